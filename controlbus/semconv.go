@@ -1,0 +1,80 @@
+package controlbus
+
+// Attribute keys, after OpenTelemetry semantic conventions v1.44 (messaging is
+// "Development" there, so older names are accepted on the way in; package
+// controlbus/telemetry has the table). Look here before inventing one; our
+// own begin with "signalbox.".
+const (
+	// EventMessage is the EventName of a log record that is a message event.
+	EventMessage = "messaging.message"
+
+	AttrServiceName     = "service.name"
+	AttrServiceInstance = "service.instance.id"
+	AttrServiceVersion  = "service.version"
+	AttrHostName        = "host.name"
+	AttrEnvironment     = "deployment.environment.name"
+	AttrErrorType       = "error.type"
+
+	AttrSystem          = "messaging.system"
+	AttrDestination     = "messaging.destination.name"
+	AttrPartition       = "messaging.destination.partition.id"
+	AttrConsumerGroup   = "messaging.consumer.group.name"
+	AttrOperationName   = "messaging.operation.name"
+	AttrOperationType   = "messaging.operation.type"
+	AttrMessageID       = "messaging.message.id"
+	AttrConversationID  = "messaging.message.conversation_id"
+	AttrBodySize        = "messaging.message.body.size"
+	AttrRabbitMQRouting = "messaging.rabbitmq.destination.routing_key"
+
+	AttrUID              = "signalbox.uid"         // 32 hex digits
+	AttrBroker           = "signalbox.broker"      // configured broker name
+	AttrTimeSource       = "signalbox.time.source" // broker, producer, agent
+	AttrOutcome          = "signalbox.outcome"
+	AttrPublisher        = "signalbox.publisher" // service that sent the message
+	AttrRoutingKey       = "signalbox.routing_key"
+	AttrPosition         = "signalbox.position"
+	AttrDelivery         = "signalbox.delivery.count"
+	AttrCausationID      = "signalbox.causation_id"
+	AttrReplyTo          = "signalbox.reply_to"
+	AttrLatency          = "signalbox.latency_ns"
+	AttrDeadLetterSource = "signalbox.dead_letter.source"
+	AttrDeadLetterReason = "signalbox.dead_letter.reason"
+	AttrContentType      = "signalbox.content.type"
+	AttrContentEncoding  = "signalbox.content.encoding"
+	AttrHeaders          = "signalbox.headers" // kvlist of strings, names may repeat
+	AttrBodyPolicy       = "signalbox.body.policy"
+	AttrBodyTruncated    = "signalbox.body.truncated"
+	AttrBodySHA256       = "signalbox.body.sha256"
+	AttrTap              = "signalbox.tap.id"
+	AttrGapBefore        = "signalbox.gap_before"
+	AttrRedacted         = "signalbox.redacted" // array of rule names
+)
+
+// Metrics with which an agent describes the channels of a broker. All carry
+// AttrSystem, AttrBroker, AttrDestination; the environment is on the resource.
+const (
+	MetricChannelMessages  = "signalbox.channel.messages"  // gauge; AttrMessageState ready or unacked
+	MetricChannelBytes     = "signalbox.channel.bytes"     // gauge, By
+	MetricChannelConsumers = "signalbox.channel.consumers" // gauge
+	MetricChannelPublished = "signalbox.channel.published" // cumulative sum
+	MetricChannelDelivered = "signalbox.channel.delivered" // cumulative sum
+	MetricChannelAcked     = "signalbox.channel.acked"     // cumulative sum
+	MetricChannelLag       = "signalbox.channel.lag"       // gauge; AttrConsumerGroup
+	MetricBrokerUp         = "signalbox.broker.up"         // gauge 0 or 1
+
+	AttrMessageState = "signalbox.message.state"
+	// AttrChannelKind is the broker's own word: queue, quorum queue, stream,
+	// subject, exchange.
+	AttrChannelKind = "signalbox.channel.kind"
+)
+
+// HTTP headers and their gRPC metadata twins with which an agent numbers its
+// batches, so that the collector is an Idempotent Receiver. A sender is an
+// agent's spool: the number restarts only with a new sender name.
+const (
+	HeaderSender = "Signalbox-Sender" // <agent id>/<spool id>
+	HeaderBatch  = "Signalbox-Batch"  // rising decimal number
+	// HeaderSentAt is the sender's clock in Unix nanoseconds when the request
+	// left, for the clock-offset estimate.
+	HeaderSentAt = "Signalbox-Sent-At"
+)

@@ -1,0 +1,199 @@
+package storage
+
+import (
+	"time"
+
+	"github.com/signalbox-dev/signalbox/controlbus"
+)
+
+// TimeRange is half open: From <= t < To. Every read has one.
+type TimeRange struct{ From, To time.Time }
+
+// Last returns the range that ends at now.
+func Last(d time.Duration, now time.Time) TimeRange { return TimeRange{From: now.Add(-d), To: now} }
+
+// Duration is the range's length.
+func (r TimeRange) Duration() time.Duration { return r.To.Sub(r.From) }
+
+// Order of a message list.
+type Order uint8
+
+// Orders.
+const (
+	NewestFirst Order = iota
+	OldestFirst
+)
+
+// MessageQuery selects message events. Empty fields select everything; the
+// fields given must all match. Lookups by an id ignore no field, but they are
+// answered from indexes and may span the whole retention cheaply.
+type MessageQuery struct {
+	Range TimeRange
+	Env   string
+
+	System  string
+	Broker  string
+	Channel string // name, or a pattern with *
+	Service string
+
+	MessageID     string
+	CorrelationID string
+	TraceID       string // 32 hex digits
+	UID           string // 32 hex digits
+	HeaderName    string // with HeaderValue: the header has exactly that value
+	HeaderValue   string
+	BodyWord      string // substring of the body, case-insensitive for ASCII
+	FailedOnly    bool
+
+	Order  Order
+	Limit  int    // at most 1000; 0 = 100
+	Cursor string // from MessagePage.Next, opaque
+}
+
+// Message is a stored message event without its body.
+type Message struct {
+	controlbus.MessageEvent
+	StoredAt time.Time
+	// Key of the conversation: hex of the correlation key, zero when none.
+	Correlation controlbus.ID
+	Snippet     string // start of the body, where the query asked for bodies
+}
+
+// MessageDetail is a stored message event with its body.
+type MessageDetail struct {
+	Message
+	BodyStored bool // the body's row was found (it has its own retention)
+}
+
+// Scan says what a search looked at and why it stopped.
+type Scan struct {
+	Rows, Bytes uint64
+	Elapsed     time.Duration
+	Range       TimeRange  // what was asked for
+	Reached     time.Time  // how far the search came, going in its order
+	Stopped     StopReason // why it stopped
+}
+
+// StopReason says why a search ended.
+type StopReason string
+
+// Stop reasons.
+const (
+	StopEnd      StopReason = "end"      // the whole range was looked at
+	StopLimit    StopReason = "limit"    // the page is full
+	StopDeadline StopReason = "deadline" // the time budget was used up
+)
+
+// MessagePage is one page of a search.
+type MessagePage struct {
+	Messages []Message
+	Next     string // cursor of the next page, empty at the end
+	Scan     Scan
+}
+
+// Conversation is everything stored about one conversation, in causal order:
+// send before receive before process before settle of the same message, else by
+// corrected time.
+type Conversation struct {
+	Events    []ConversationEvent
+	Truncated bool // more than the limit exists
+	Scan      Scan
+}
+
+// ConversationEvent is one of Message, Span or Log.
+type ConversationEvent struct {
+	Message *Message
+	Span    *Span
+	Log     *Log
+	At      time.Time     // corrected by the sender's clock offset
+	Offset  time.Duration // the correction that was applied
+	Why     string        // why it belongs: correlation, trace, cause, link
+}
+
+// ChannelState is one channel as its broker last described it and as taps saw
+// its traffic.
+type ChannelState struct {
+	controlbus.ChannelName
+	Kind       string    // the broker's own word
+	SeenAt     time.Time // of the broker's last description; zero if only tapped
+	Ready      float64   // messages waiting; NaN unknown
+	Unacked    float64
+	Bytes      float64
+	Consumers  float64
+	Lag        float64
+	PublishedS float64 // per second by the broker's counters; NaN unknown
+	DeliveredS float64
+	AckedS     float64
+
+	Tapped      uint64 // messages taps saw in the range
+	TappedBytes uint64
+	Failed      uint64
+	LastMessage time.Time
+	Spark       []float64 // tapped messages per step over the range, NaN = no data
+}
+
+// ChannelQuery selects channels.
+type ChannelQuery struct {
+	Range   TimeRange
+	Env     string
+	Broker  string
+	Pattern string // of the name
+	Limit   int    // 0 = 500
+}
+
+// Point of a chart; Value is NaN where there is no data.
+type Point struct {
+	Time  time.Time
+	Value float64
+}
+
+// Line is one line of a chart.
+type Line struct {
+	Name   string
+	Points []Point
+}
+
+// SeriesQuery asks for a channel's traffic over time.
+type SeriesQuery struct {
+	Channel controlbus.ChannelName
+	Range   TimeRange
+	Step    time.Duration
+}
+
+// ChannelSeries are the charts of a channel's page.
+type ChannelSeries struct {
+	Rate, Failed, Bytes []Point // per second
+	P50, P99            []Point // latency, seconds
+	Ready, Unacked      []Point // from the broker
+}
+
+// Totals are the key figures of a range.
+type Totals struct {
+	Messages, Failed, Bytes  uint64
+	Channels                 uint64
+	Spans, Logs, Invalid     uint64
+	OldestMessage, NewestLog time.Time
+	Rate                     []Point // messages per second
+	FailedRate               []Point
+}
+
+// TableSize is one table of the store.
+type TableSize struct {
+	Name       string
+	Rows       uint64
+	Bytes      uint64
+	Parts      uint64
+	Oldest     time.Time
+	Partitions uint64
+}
+
+// ConversationQuery names a conversation by whatever is known of it; each
+// non-zero key adds what it finds, and one round of following causes, links and
+// the trace and correlation ids of what was found.
+type ConversationQuery struct {
+	Range       TimeRange
+	Correlation controlbus.ID
+	TraceID     [16]byte
+	MessageID   string
+	Limit       int // events; 0 = 500
+}
