@@ -32,6 +32,13 @@ type Adapter interface {
 	Close(ctx context.Context) error
 }
 
+// Identity is what an adapter needs to name the artefacts it makes on a
+// broker: sb.<kind>.<agent>.<incarnation>.<n>.
+type Identity struct {
+	Agent       string // configured agent id
+	Incarnation string // new at every start of the agent; lower-case letters and digits
+}
+
 // Product is what a broker says it is.
 type Product struct {
 	Name     string // "RabbitMQ", "NATS"

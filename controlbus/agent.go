@@ -47,7 +47,7 @@ type TapSpec struct {
 	ID       string     `json:"id" yaml:"id"`
 	Broker   string     `json:"broker" yaml:"broker"`   // configured broker name
 	Channel  string     `json:"channel" yaml:"channel"` // name, or a pattern with *
-	Body     BodyPolicy `json:"-" yaml:"-"`
+	Body     BodyPolicy `json:"body,omitzero" yaml:"body"`
 	MaxBytes int64      `json:"max_bytes,omitempty" yaml:"max_bytes"` // body cap, 0 = the agent's default
 	// Origin is "config" or "console".
 	Origin string `json:"origin" yaml:"-"`
@@ -116,4 +116,8 @@ type AgentView struct {
 	LastSeen    time.Time     // console's clock
 	ClockOffset time.Duration // agent's clock minus console's, estimated
 	Desired     Desired       // what the console wants of it
+	// Duplicate names a second live instance (host and incarnation) that
+	// reports under the same ID; empty when there is none. Both tap, so people
+	// must know.
+	Duplicate string
 }

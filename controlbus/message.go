@@ -1,5 +1,7 @@
 package controlbus
 
+import "fmt"
+
 // MessageEvent is one observation of one message: a tap saw it pass, or a
 // service said that it sent, received, processed or settled it.
 //
@@ -150,6 +152,19 @@ func (b BodyPolicy) String() string { return name(bodyPolicyNames[:], int(b)) }
 func ParseBodyPolicy(s string) (BodyPolicy, bool) {
 	i := index(bodyPolicyNames[:], s)
 	return BodyPolicy(i), i != 0 || s == bodyPolicyNames[0]
+}
+
+// MarshalText serves JSON, YAML and every other text encoding.
+func (b BodyPolicy) MarshalText() ([]byte, error) { return []byte(b.String()), nil }
+
+// UnmarshalText reads a policy's name. Errors are ErrInvalid.
+func (b *BodyPolicy) UnmarshalText(text []byte) error {
+	p, ok := ParseBodyPolicy(string(text))
+	if !ok {
+		return fmt.Errorf("%w: body policy %.32q: want full, metadata or hash", ErrInvalid, text)
+	}
+	*b = p
+	return nil
 }
 
 func name(names []string, i int) string {
