@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# Runs every test: Go with the race detector, browser modules with node --test.
+# Packages run side by side; each starts its broker or engine once.
+# SIGNALBOX_TEST_STRICT=1 turns everything that would be skipped into a failure.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+export SIGNALBOX_TEST_STRICT="${SIGNALBOX_TEST_STRICT:-0}"
+
+started=$SECONDS
+echo "go test -race ./... (strict: $SIGNALBOX_TEST_STRICT; the first run compiles for some minutes)"
+go test -race -timeout 15m ./...
+echo "node --test (browser modules)"
+npm run --silent test
+echo "all tests passed in $((SECONDS - started)) s"
