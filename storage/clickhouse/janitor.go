@@ -1,0 +1,3 @@
+package clickhouse
+
+type retentionStats struct{}
