@@ -1,5 +1,7 @@
 package controlbus
 
+import "strings"
+
 import "fmt"
 
 // MessageEvent is one observation of one message: a tap saw it pass, or a
@@ -181,4 +183,49 @@ func index(names []string, s string) int {
 		}
 	}
 	return 0
+}
+
+// Clone returns a copy that shares nothing with e, in few allocations: all
+// strings are views into one buffer of the copy's own.
+func (e *MessageEvent) Clone() *MessageEvent {
+	c := *e
+	n := 0
+	c.eachString(func(s *string) { n += len(*s) })
+	c.Headers = append([]Header(nil), e.Headers...)
+	c.Redacted = append([]string(nil), e.Redacted...)
+	for i := range c.Headers {
+		n += len(c.Headers[i].Key) + len(c.Headers[i].Value)
+	}
+	for _, r := range c.Redacted {
+		n += len(r)
+	}
+	var b strings.Builder
+	b.Grow(n)
+	keep := func(s *string) {
+		at := b.Len()
+		b.WriteString(*s)
+		*s = b.String()[at:]
+	}
+	c.eachString(keep)
+	for i := range c.Headers {
+		keep(&c.Headers[i].Key)
+		keep(&c.Headers[i].Value)
+	}
+	for i := range c.Redacted {
+		keep(&c.Redacted[i])
+	}
+	if e.Body != nil {
+		c.Body = append([]byte{}, e.Body...)
+	}
+	return &c
+}
+
+func (e *MessageEvent) eachString(f func(*string)) {
+	for _, s := range [...]*string{
+		&e.Env, &e.System, &e.Broker, &e.Destination, &e.Service, &e.ConsumerGroup, &e.Partition, &e.RoutingKey,
+		&e.MessageID, &e.CorrelationID, &e.CausationID, &e.ReplyTo, &e.ErrorType,
+		&e.DeadLetterSource, &e.DeadLetterReason, &e.ContentType, &e.ContentEncoding, &e.BodySHA256, &e.Tap,
+	} {
+		f(s)
+	}
 }
