@@ -116,6 +116,9 @@ type AgentView struct {
 	LastSeen    time.Time     // console's clock
 	ClockOffset time.Duration // agent's clock minus console's, estimated
 	Desired     Desired       // what the console wants of it
+	// Rival is the incarnation of another live process that reports under the
+	// same id: two agents with one configuration. Empty when all is well.
+	Rival string
 	// Duplicate names a second live instance (host and incarnation) that
 	// reports under the same ID; empty when there is none. Both tap, so people
 	// must know.
