@@ -119,8 +119,4 @@ type AgentView struct {
 	// Rival is the incarnation of another live process that reports under the
 	// same id: two agents with one configuration. Empty when all is well.
 	Rival string
-	// Duplicate names a second live instance (host and incarnation) that
-	// reports under the same ID; empty when there is none. Both tap, so people
-	// must know.
-	Duplicate string
 }
