@@ -19,7 +19,7 @@ type Config struct {
 	// interface. Empty means the embedded engine, reached by DialContext.
 	DSN controlbus.Secret `yaml:"dsn"`
 	// DialContext reaches the embedded engine's HTTP interface.
-	DialContext func(ctx context.Context, network, addr string) (net.Conn, error) `yaml:"-"`
+	DialContext func(ctx context.Context, addr string) (net.Conn, error) `yaml:"-"`
 
 	Database string  `yaml:"database"` // where the DSN names none
 	Profile  Profile `yaml:"profile"`  // embedded, replicated-db, on-cluster

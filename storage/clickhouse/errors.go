@@ -76,7 +76,8 @@ func wrap(what string, err error) error {
 	if err == nil {
 		return nil
 	}
-	if errors.Is(err, context.Canceled) || errors.Is(err, controlbus.ErrInvalid) || errors.Is(err, controlbus.ErrUnavailable) {
+	if errors.Is(err, context.Canceled) || errors.Is(err, controlbus.ErrInvalid) ||
+		errors.Is(err, controlbus.ErrUnavailable) || errors.Is(err, controlbus.ErrNotFound) {
 		return fmt.Errorf("clickhouse: %s: %w", what, err)
 	}
 	if c := code(err); permanent[c] {
@@ -94,3 +95,6 @@ func brief(s string) string {
 	}
 	return s
 }
+
+// notFound is an answer, not a failure: wrap leaves it alone.
+var notFound = controlbus.ErrNotFound

@@ -60,6 +60,7 @@ func Open(ctx context.Context, cfg Config, log *slog.Logger) (*Store, error) {
 		s.closeEndpoints()
 		return nil, err
 	}
+	opts.TransportFunc = func(t *http.Transport) (http.RoundTripper, error) { return summaries{t}, nil }
 	opts.Auth.Database = "default" // every table is named with its database
 	if s.conn, err = driver.Open(opts); err != nil {
 		s.closeEndpoints()
@@ -152,12 +153,10 @@ func options(cfg Config) (*driver.Options, error) {
 			return nil, fmt.Errorf("clickhouse: %w: neither a DSN nor an embedded engine", controlbus.ErrInvalid)
 		}
 		return &driver.Options{
-			Protocol: driver.HTTP,
-			Addr:     []string{"engine.invalid:80"},
-			Auth:     driver.Auth{Database: cfg.Database},
-			DialContext: func(ctx context.Context, addr string) (net.Conn, error) {
-				return cfg.DialContext(ctx, "tcp", addr)
-			},
+			Protocol:     driver.HTTP,
+			Addr:         []string{"engine.invalid:80"},
+			Auth:         driver.Auth{Database: cfg.Database},
+			DialContext:  cfg.DialContext,
 			DialTimeout:  dialTimeout,
 			MaxOpenConns: 8, MaxIdleConns: 8,
 		}, nil
@@ -252,7 +251,7 @@ func endpoints(cfg Config, opts *driver.Options) []*endpoint {
 	}
 	dial := (&net.Dialer{Timeout: opts.DialTimeout, KeepAlive: 30 * time.Second}).DialContext
 	if cfg.DSN == "" {
-		dial = cfg.DialContext
+		dial = func(ctx context.Context, _, addr string) (net.Conn, error) { return cfg.DialContext(ctx, addr) }
 	}
 	proxy := http.ProxyFromEnvironment
 	switch {

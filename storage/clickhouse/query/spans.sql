@@ -1,0 +1,31 @@
+-- Spans. Conditions, order and limit follow.
+SELECT
+    toUnixTimestamp64Nano(ts) AS time_ns,
+    duration_ns,
+    trace_id,
+    span_id,
+    parent_id,
+    env,
+    service,
+    name,
+    toInt8(kind) AS kind_n,
+    toInt8(status) AS status_n,
+    status_text,
+    system,
+    destination,
+    toInt8(op) AS op_n,
+    message_id,
+    correlation_id,
+    mapKeys(attrs) AS attr_names,
+    mapValues(attrs) AS attr_values,
+    resource_id,
+    arrayMap(t -> toUnixTimestamp64Nano(t), `events.ts`) AS event_ns,
+    `events.name` AS event_name,
+    arrayMap(a -> mapKeys(a), `events.attrs`) AS event_attr_names,
+    arrayMap(a -> mapValues(a), `events.attrs`) AS event_attr_values,
+    `links.trace_id` AS link_trace,
+    `links.span_id` AS link_span,
+    arrayMap(a -> mapKeys(a), `links.attrs`) AS link_attr_names,
+    arrayMap(a -> mapValues(a), `links.attrs`) AS link_attr_values
+FROM @db.spans
+WHERE

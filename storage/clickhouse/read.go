@@ -1,0 +1,103 @@
+package clickhouse
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	driver "github.com/ClickHouse/clickhouse-go/v2"
+	chdriver "github.com/ClickHouse/clickhouse-go/v2/lib/driver"
+)
+
+// scanned counts what queries read, as the server tells in the header
+// X-ClickHouse-Summary. The driver does not pass that on, so the transport
+// puts it into the request's context.
+type scanned struct{ rows, bytes atomic.Uint64 }
+
+type scannedKey struct{}
+
+// summaries is the driver's transport with an ear for the summary.
+type summaries struct{ next http.RoundTripper }
+
+func (t summaries) RoundTrip(req *http.Request) (*http.Response, error) {
+	res, err := t.next.RoundTrip(req)
+	if err != nil {
+		return nil, err
+	}
+	n, ok := req.Context().Value(scannedKey{}).(*scanned)
+	if text := res.Header.Get("X-ClickHouse-Summary"); ok && text != "" {
+		var sum struct {
+			Rows  string `json:"read_rows"`
+			Bytes string `json:"read_bytes"`
+		}
+		if json.Unmarshal([]byte(text), &sum) == nil {
+			rows, _ := strconv.ParseUint(sum.Rows, 10, 64)
+			bytes, _ := strconv.ParseUint(sum.Bytes, 10, 64)
+			n.rows.Add(rows)
+			n.bytes.Add(bytes)
+		}
+	}
+	return res, nil
+}
+
+// read runs a query and calls row for each row of the answer. What it read is
+// added to n. The deadline is that of ctx, else the configured one, and is
+// enforced by the server too, so that nothing works on for nobody.
+func (s *Store) read(ctx context.Context, n *scanned, q *selection, row func(chdriver.Rows) error) error {
+	ctx, cancel := s.bounded(ctx)
+	defer cancel()
+	if n == nil {
+		n = new(scanned)
+	}
+	deadline, _ := ctx.Deadline()
+	left := time.Until(deadline).Seconds()
+	if left <= 0 {
+		return context.DeadlineExceeded
+	}
+	settings := driver.Settings{
+		"max_execution_time": strconv.FormatFloat(max(left, 0.01), 'f', 3, 64),
+		// Buffer the answer, which a limit keeps small: an error then has a
+		// status of its own, and the summary is complete.
+		"wait_end_of_query": 1,
+	}
+	if s.cfg.QueryMemory > 0 {
+		settings["max_memory_usage"] = s.cfg.QueryMemory
+	}
+	ctx = driver.Context(context.WithValue(ctx, scannedKey{}, n), driver.WithSettings(settings))
+	rows, err := s.conn.Query(ctx, q.String(), q.args...)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		if err := row(rows); err != nil {
+			return err
+		}
+	}
+	return rows.Err()
+}
+
+// bounded gives ctx the configured deadline if it has none.
+func (s *Store) bounded(ctx context.Context) (context.Context, context.CancelFunc) {
+	if _, ok := ctx.Deadline(); ok {
+		return ctx, func() {}
+	}
+	return context.WithTimeout(ctx, s.cfg.QueryTimeout)
+}
+
+// collect reads every row of a query into a slice.
+func collect[T any](ctx context.Context, s *Store, n *scanned, q *selection) ([]T, error) {
+	var list []T
+	err := s.read(ctx, n, q, func(rows chdriver.Rows) error {
+		var v T
+		if err := rows.ScanStruct(&v); err != nil {
+			return err
+		}
+		list = append(list, v)
+		return nil
+	})
+	return list, err
+}

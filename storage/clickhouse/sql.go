@@ -1,0 +1,159 @@
+package clickhouse
+
+import (
+	"embed"
+	"encoding/hex"
+	"fmt"
+	"strings"
+	"time"
+
+	driver "github.com/ClickHouse/clickhouse-go/v2"
+
+	"github.com/signalbox-dev/signalbox/storage"
+)
+
+//go:embed query/*.sql
+var queryFiles embed.FS
+
+// query is a file of query/ with the database's name in place.
+func (s *Store) query(name string) string {
+	if text, ok := s.queries.Load(name); ok {
+		return text.(string)
+	}
+	text, err := queryFiles.ReadFile("query/" + name + ".sql")
+	if err != nil {
+		panic(err) // the name is a constant of this package and the file is embedded
+	}
+	sql := s.sql(strings.TrimSpace(string(text)))
+	s.queries.Store(name, sql)
+	return sql
+}
+
+// sql puts the database's name, a checked identifier, in place of @db.
+func (s *Store) sql(text string) string { return strings.ReplaceAll(text, "@db.", s.database+".") }
+
+// selection is SQL text under construction. Its text comes from constants
+// only; everything a user chose is an argument, bound by name.
+type selection struct {
+	text  strings.Builder
+	args  []any
+	conds int
+}
+
+func newSelection(text string) *selection {
+	q := new(selection)
+	q.text.WriteString(text)
+	return q
+}
+
+// where adds a condition, which begins a line of its own.
+func (q *selection) where(cond string) {
+	if q.conds > 0 {
+		q.text.WriteString("\n    AND ")
+	} else {
+		q.text.WriteString("\n    ")
+	}
+	q.text.WriteString(cond)
+	q.conds++
+}
+
+// add adds text that is no condition.
+func (q *selection) add(text string) { q.text.WriteString("\n" + text) }
+
+func (q *selection) bind(name string, value any) { q.args = append(q.args, driver.Named(name, value)) }
+
+// equal adds a condition on a text column if there is something to compare.
+func (q *selection) equal(column, name, value string) {
+	if value == "" {
+		return
+	}
+	q.where(column + " = {" + name + ":String}")
+	q.bind(name, value)
+}
+
+// channel adds a condition on a channel's name: equality, or LIKE for a pattern.
+func (q *selection) channel(column, pattern string) {
+	if !strings.Contains(pattern, "*") {
+		q.equal(column, "channel", pattern)
+		return
+	}
+	q.where(column + " LIKE {pattern:String}")
+	q.bind("pattern", likePattern(pattern))
+}
+
+var likeEscaper = strings.NewReplacer(`\`, `\\`, `%`, `\%`, `_`, `\_`, `*`, `%`)
+
+// likePattern is a channel pattern as LIKE has it: only * is special.
+func likePattern(pattern string) string { return likeEscaper.Replace(pattern) }
+
+// between bounds a DateTime64(9) column, and the five-minute bucket that
+// begins the sort key: without that bound the key is of no use.
+func (q *selection) between(column string, r nanoRange, bucket bool) {
+	if bucket {
+		q.where("toStartOfFiveMinutes(" + column + ") >= toStartOfFiveMinutes(fromUnixTimestamp64Nano({from:Int64}, 'UTC'))")
+		q.where("toStartOfFiveMinutes(" + column + ") <= toStartOfFiveMinutes(fromUnixTimestamp64Nano({to:Int64}, 'UTC'))")
+	}
+	q.where(column + " >= fromUnixTimestamp64Nano({from:Int64}, 'UTC')")
+	q.where(column + " < fromUnixTimestamp64Nano({to:Int64}, 'UTC')")
+	q.bind("from", r.from)
+	q.bind("to", r.to)
+}
+
+// fixed is a condition on a binary id. The argument travels as hexadecimal
+// digits, because text parameters are no place for arbitrary bytes.
+func (q *selection) fixed(column, name string, id []byte) {
+	q.where(fmt.Sprintf("%s = toFixedString(unhex({%s:String}), %d)", column, name, len(id)))
+	q.bind(name, hex.EncodeToString(id))
+}
+
+// fixedIn is a condition on a binary id that is one of several.
+func (q *selection) fixedIn(column, name string, ids [][16]byte) {
+	q.where(fmt.Sprintf("%s IN arrayMap(x -> toFixedString(unhex(x), 16), {%s:Array(String)})", column, name))
+	list := make([]string, len(ids))
+	for i := range ids {
+		list[i] = hex.EncodeToString(ids[i][:])
+	}
+	q.bind(name, list)
+}
+
+// textIn is a condition on a text column that is one of several.
+func (q *selection) textIn(column, name string, values []string) {
+	q.where(fmt.Sprintf("%s IN arrayMap(x -> unhex(x), {%s:Array(String)})", column, name))
+	list := make([]string, len(values))
+	for i, v := range values {
+		list[i] = hex.EncodeToString([]byte(v))
+	}
+	q.bind(name, list)
+}
+
+func (q *selection) String() string { return q.text.String() }
+
+// nanoRange is a storage.TimeRange in nanoseconds, within what the store can
+// hold. An empty side is open.
+type nanoRange struct{ from, to int64 }
+
+func nanos(r storage.TimeRange) nanoRange {
+	n := nanoRange{from: minTime, to: maxTime}
+	if !r.From.IsZero() {
+		n.from = nanosOf(r.From)
+	}
+	if !r.To.IsZero() {
+		n.to = nanosOf(r.To)
+	}
+	return n
+}
+
+// nanosOf does not overflow for times nobody means.
+func nanosOf(t time.Time) int64 {
+	switch sec := t.Unix(); {
+	case sec < minTime/1e9:
+		return minTime
+	case sec > maxTime/1e9:
+		return maxTime
+	}
+	return t.UnixNano()
+}
+
+func (r nanoRange) empty() bool { return r.from >= r.to }
+
+func instant(ns int64) time.Time { return time.Unix(0, ns).UTC() }
