@@ -1,0 +1,123 @@
+package engine
+
+import (
+	"slices"
+	"strings"
+)
+
+// guard lets only reads of stored data through. It stands behind connections
+// that the engine itself opened with readonly=2; what that leaves open are
+// table functions, which read files and call other machines, and the settings
+// that are this process's memory caps.
+type guard struct {
+	functions map[string]bool // refused, lower case
+}
+
+// Table functions that touch nothing but stored data or make numbers. A new
+// one in a later engine is refused until it is listed here.
+var harmlessFunctions = []string{
+	"numbers", "numbers_mt", "zeros", "zeros_mt", "generate_series", "generateseries", "values", "sqlstandardvalues", "null",
+	"view", "viewifpermitted", "viewexplain", "merge", "format", "dictionary", "primes",
+	"mergetreeindex", "mergetreeprojection", "mergetreetextindex", "timeseriesdata", "timeseriestags", "timeseriesmetrics",
+}
+
+// Ordinary functions that reach outside the data.
+var harmfulFunctions = []string{"file", "catboostevaluate", "sleep", "sleepeachrow", "addresstoline", "addresstolinewithinlines", "addresstosymbol",
+	"demangle", "aigenerate", "aiembed", "executable"}
+
+// Settings that a reader may not change, by prefix.
+var guardedSettings = []string{"max_memory", "max_bytes", "max_threads_", "readonly", "allow_", "max_execution_time", "max_server", "temporary_files",
+	"file", "s3_", "url_", "external_", "max_result", "max_temporary", "storage_", "object_storage", "enable_url", "log_comment", "timeout_overflow_mode", "implicit_select"}
+
+// newGuard asks the engine for its table functions, so that none is forgotten.
+func newGuard(c *conn) (*guard, error) {
+	r, err := c.query("SELECT name FROM system.table_functions", "TSVRaw", nil)
+	if err != nil {
+		return nil, err
+	}
+	defer r.free()
+	g := &guard{functions: make(map[string]bool)}
+	for name := range strings.FieldsSeq(string(r.data())) {
+		if name = strings.ToLower(name); !slices.Contains(harmlessFunctions, name) {
+			g.functions[name] = true
+		}
+	}
+	for _, name := range harmfulFunctions {
+		g.functions[name] = true
+	}
+	return g, nil
+}
+
+// check refuses everything but one reading statement over stored data. Our own
+// tokens and the engine's parser must both agree: text on which two parsers
+// differ is how such checks are usually passed by.
+func (g *guard) check(c *conn, req *request) error {
+	kept := req.settings[:0]
+	for _, p := range req.settings {
+		name := strings.ToLower(p.name)
+		if name == "readonly" && (p.value == "1" || p.value == "2") {
+			continue // a client making sure; it is
+		}
+		if name != "max_execution_time" && guarded(name) {
+			return refuse("the setting %s may not be changed here", p.name)
+		}
+		kept = append(kept, p)
+	}
+	req.settings = kept
+	if req.data != nil || !req.st.reads() || len(req.st.verbs) > 0 {
+		return refuse("only SELECT, SHOW, DESCRIBE, EXISTS, EXPLAIN and CHECK are answered")
+	}
+	if err := g.checkTokens(&req.st); err != nil {
+		return err
+	}
+	if class, n := c.analyse(req.sql); class == classUnknown || n > 1 {
+		return exceptionf(codeSyntax, "Cannot parse the query as one statement. (SYNTAX_ERROR)")
+	} else if class != classReadOnly {
+		return refuse("only SELECT, SHOW, DESCRIBE, EXISTS, EXPLAIN and CHECK are answered")
+	}
+	r, err := c.query("EXPLAIN AST\n"+req.sql, "TSVRaw", req.params)
+	if err != nil {
+		return err
+	}
+	defer r.free()
+	for line := range strings.SplitSeq(string(r.data()), "\n") {
+		node, ok := strings.CutPrefix(strings.TrimLeft(line, " "), "Function ")
+		if !ok {
+			continue
+		}
+		name, _, _ := strings.Cut(node, " ")
+		if g.functions[strings.ToLower(name)] {
+			return refuse("the function %s reaches outside the stored data", name)
+		}
+	}
+	return nil
+}
+
+func (g *guard) checkTokens(st *statement) error {
+	for _, name := range st.calls {
+		if g.functions[strings.ToLower(name)] {
+			return refuse("the function %s reaches outside the stored data", name)
+		}
+	}
+	for _, name := range st.assigned {
+		if guarded(name) && st.hasSettings {
+			return refuse("the setting %s may not be changed here", name)
+		}
+	}
+	return nil
+}
+
+func guarded(name string) bool {
+	for _, prefix := range guardedSettings {
+		if strings.HasPrefix(name, prefix) {
+			return true
+		}
+	}
+	return false
+}
+
+func refuse(format string, args ...any) error {
+	e := exceptionf(codeReadonly, format, args...)
+	e.Message = "This listener is read-only: " + e.Message + ". (READONLY)"
+	return e
+}
