@@ -96,7 +96,7 @@ collect_statistics_interval = 1000
 disk_free_limit.absolute = 50MB
 vm_memory_high_watermark.absolute = 1GB
 log.console = true
-log.console.level = info
+log.console.level = warning
 log.file = false
 %s
 `, amqpPort, mgmtPort, conf),

@@ -1,0 +1,3 @@
+package rabbitmq_test
+
+func tapProcess() {}
