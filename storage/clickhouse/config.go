@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/signalbox-dev/signalbox/controlbus"
+	"github.com/signalbox-dev/signalbox/storage"
 )
 
 // Config is the "storage" section of the configuration file.
@@ -35,6 +36,11 @@ type Config struct {
 	InsertParallel int           `yaml:"insert_parallel"` // tables written at once
 
 	Retention Retention `yaml:"retention"`
+
+	// ClockOffset tells how far the clock of the agent that reported a message
+	// is ahead of the console's, as the collector estimates it. Histories
+	// correct by it. May be nil.
+	ClockOffset func(*storage.Message) time.Duration `yaml:"-"`
 }
 
 // Retention says how long rows are kept, in days by event time; 0 keeps them

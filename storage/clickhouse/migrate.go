@@ -215,3 +215,11 @@ func appliedMigrations(ctx context.Context, e *endpoint, l layout) (map[int]stri
 	}
 	return applied, nil
 }
+
+// tableOf is the name of the table behind a local table.
+func (l layout) tableOf(local string) string {
+	if l.profile == OnCluster {
+		return strings.TrimSuffix(local, "_local")
+	}
+	return local
+}

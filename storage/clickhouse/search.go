@@ -357,7 +357,7 @@ func (sr *search) where(q *selection, body bool) {
 		q.bind("header", f.HeaderName)
 	}
 	if f.FailedOnly {
-		q.where("outcome NOT IN ('ok', 'detoured')")
+		q.where("outcome != 'ok'")
 	}
 	if f.BodyWord != "" && body {
 		sub := newSelection(sr.s.sql("uid IN (SELECT uid FROM @db.bodies WHERE"))
