@@ -75,7 +75,9 @@ type SpanLink struct {
 // Sample is one point of one metric series. Series is a hash over metric name
 // and labels; Labels are sorted by name. Cumulative sums keep their running
 // value; deltas have been added up by the collector. Histograms arrive as
-// Prometheus does it: _bucket{le}, _sum and _count series.
+// Prometheus does it: _bucket{le}, _sum and _count series. Labels are named as
+// the attributes are (messaging.destination.name); deployment.environment.name
+// and service.name of the resource are labels too.
 type Sample struct {
 	Metric string
 	Series uint64

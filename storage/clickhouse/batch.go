@@ -55,9 +55,9 @@ func (s *Store) newBatch() *Batch {
 }
 
 // AppendMessage copies e into the batch. An event whose clock cannot be right
-// is filed under the agent's time; see plausibleTime.
+// is filed under the agent's time; see storage.EventTime.
 func (b *Batch) AppendMessage(e *controlbus.MessageEvent) {
-	ts := plausibleTime(e.Time, e.AgentTime)
+	ts := storage.EventTime(e.Time, e.AgentTime)
 	d := day(ts)
 	correlation := controlbus.CorrelationKey(e.CorrelationID)
 	b.messages.at(d).append(ts, e, correlation)
@@ -88,7 +88,7 @@ func (b *Batch) appendIDs(d uint16, ts int64, correlation controlbus.ID, trace [
 
 // AppendLog copies l into the batch.
 func (b *Batch) AppendLog(l *storage.Log) {
-	ts := plausibleTime(l.Time, l.AgentTime)
+	ts := storage.EventTime(l.Time, l.AgentTime)
 	d := day(ts)
 	correlation := controlbus.CorrelationKey(l.CorrelationID)
 	b.logs.at(d).append(ts, l, correlation)
@@ -218,26 +218,10 @@ func attrBytes(attrs []storage.Attr) int {
 }
 
 const (
-	minTime = nanosPerDay         // 1970-01-02: 0 means "no time", and buckets must not wrap
-	maxTime = 47482 * nanosPerDay // 2100-01-01: DateTime ends in 2106
-	ahead   = nanosPerDay         // how far an event may be before its agent's clock
-	behind  = 400 * nanosPerDay   // and how far behind it
+	minTime = storage.MinTime
+	maxTime = storage.MaxTime
 )
 
-func clampTime(ns int64) int64 { return min(max(ns, minTime), maxTime) }
-
-// plausibleTime is the event's own time, unless that is unknown or so far from
-// the agent's clock that it is a mistake or a forgery. Producers choose event
-// times, and every new day is a new partition in every table: without a bound
-// one producer could fill the store with tens of thousands of them.
-func plausibleTime(event, agent int64) int64 {
-	switch {
-	case event <= 0:
-		return clampTime(agent)
-	case agent > 0 && (event > agent+ahead || event < agent-behind):
-		return clampTime(agent)
-	}
-	return clampTime(event)
-}
+func clampTime(ns int64) int64 { return storage.ClampTime(ns) }
 
 func millis(ns int64) int64 { return ns / 1e6 }

@@ -111,7 +111,9 @@ func (h *handler) run(w http.ResponseWriter, r *http.Request, rc *http.ResponseC
 	switch {
 	case req.data != nil:
 		return h.insert(ctx, w, rc, s, req)
-	case req.st.streams() && streamable(req.outputFormat()):
+	// A buffered answer is run to its end, for the summary tells what was read
+	// only then.
+	case req.st.streams() && streamable(req.outputFormat()) && !req.buffered:
 		return h.stream(ctx, w, rc, s, req)
 	default:
 		return h.exec(ctx, w, s, req)
@@ -207,6 +209,9 @@ func (h *handler) exec(ctx context.Context, w http.ResponseWriter, s *session, r
 		return err
 	}
 	defer res.free()
+	if req.buffered && len(res.data()) > bufferedBytes {
+		return exceptionf(codeTooLarge, "The result exceeds the %v that wait_end_of_query may hold back. (TOO_MANY_ROWS_OR_BYTES)", Bytes(bufferedBytes))
+	}
 	w.Header().Set("X-ClickHouse-Summary", res.summary())
 	h.head(w, req)
 	enc := responseEncoder(w, w.Header(), "", req.compress, false, req.method)

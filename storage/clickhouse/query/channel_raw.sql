@@ -6,8 +6,7 @@ SELECT
     count() AS events,
     countIf(outcome != 'ok') AS failures,
     sum(body_size) AS size,
-    sumMapIf([toUInt8(least(greatest(floor(8 * log2(latency_ns)) - 80, 0), 255))], [toUInt64(1)], latency_ns > 0) AS buckets,
-    tupleElement(buckets, 1) AS bucket_keys,
+    tupleElement(sumMapIf([toUInt8(least(greatest(floor(8 * log2(latency_ns)) - 80, 0), 255))], [toUInt64(1)], latency_ns > 0) AS buckets, 1) AS bucket_keys,
     tupleElement(buckets, 2) AS bucket_counts
 FROM @db.messages
 WHERE

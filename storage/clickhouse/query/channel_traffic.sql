@@ -5,8 +5,7 @@ SELECT
     sum(n) AS events,
     sum(failed) AS failures,
     sum(bytes) AS size,
-    sumMap(lat) AS buckets,
-    mapKeys(buckets) AS bucket_keys,
+    mapKeys(sumMap(lat) AS buckets) AS bucket_keys,
     mapValues(buckets) AS bucket_counts
 FROM @db.rollup
 WHERE
