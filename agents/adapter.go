@@ -9,6 +9,7 @@ import (
 
 	"go.opentelemetry.io/collector/pdata/pmetric"
 
+	"github.com/signalbox-dev/signalbox/agents/export"
 	"github.com/signalbox-dev/signalbox/controlbus"
 )
 
@@ -84,10 +85,7 @@ type TapPlan struct {
 }
 
 // Position is where a resumable tap stands: stream identity and sequence.
-type Position struct {
-	Stream string `json:"stream"` // changes when the stream was deleted and made anew
-	Seq    uint64 `json:"seq"`
-}
+type Position = export.Position
 
 // TapSink takes what a tap sees. It is safe for concurrent use.
 type TapSink interface {
