@@ -12,6 +12,8 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -22,6 +24,9 @@ const (
 	bodyStall     = time.Minute
 	writeStall    = time.Minute
 )
+
+// pidHeader in the answer to /ping tells the supervisor which process it met.
+const pidHeader = "X-Signalbox-Pid"
 
 // handler is ClickHouse's HTTP interface on top of a pool.
 type handler struct {
@@ -46,7 +51,10 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	switch {
-	case r.URL.Path == "/ping", r.URL.Path == "/" && r.Method == http.MethodGet && r.URL.RawQuery == "":
+	case r.URL.Path == "/ping" || r.URL.Path == "/" && r.Method == http.MethodGet && r.URL.RawQuery == "":
+		if h.readOnly == nil {
+			w.Header().Set(pidHeader, strconv.Itoa(os.Getpid()))
+		}
 		_, _ = io.WriteString(w, "Ok.\n")
 		return
 	case r.URL.Path != "/" && r.URL.Path != "":

@@ -1,15 +1,39 @@
 package engine
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
+
+// lockPause is the time between attempts to take the lock.
+const lockPause = 50 * time.Millisecond
+
+// waitLockDir is lockDir with patience: after the console was killed and
+// started again, its last engine may still be closing the directory.
+func waitLockDir(ctx context.Context, dir string, patience time.Duration) (*os.File, error) {
+	deadline := time.Now().Add(patience)
+	for {
+		f, err := lockDir(dir)
+		if !errors.Is(err, errInUse) || time.Now().After(deadline) {
+			return f, err
+		}
+		select {
+		case <-time.After(lockPause):
+		case <-ctx.Done():
+			return nil, err
+		}
+	}
+}
+
+var errInUse = errors.New("is in use by process")
 
 // lockDir makes the directory this process's own until the returned file is
 // closed or the process ends, however it ends.
@@ -24,7 +48,7 @@ func lockDir(dir string) (*os.File, error) {
 			return nil, fmt.Errorf("engine: lock %s: %w", dir, err)
 		}
 		holder, _ := io.ReadAll(io.LimitReader(f, 32))
-		return nil, fmt.Errorf("engine: data directory %s is in use by process %s", dir, strings.TrimSpace(string(holder)))
+		return nil, fmt.Errorf("engine: data directory %s %w %s", dir, errInUse, strings.TrimSpace(string(holder)))
 	}
 	err = f.Truncate(0)
 	if err == nil {

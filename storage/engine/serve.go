@@ -36,7 +36,7 @@ func Serve(ctx context.Context, cfg Config, log *slog.Logger) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("engine: data directory: %w", err)
 	}
-	lock, err := lockDir(dir)
+	lock, err := waitLockDir(ctx, dir, cfg.Grace)
 	if err != nil {
 		return err
 	}

@@ -15,6 +15,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -271,7 +272,7 @@ func (s *Supervisor) runChild(ctx context.Context, cfg Config) (ready bool, err 
 	polled := make(chan struct{})
 	go func() {
 		defer close(polled)
-		if pollReady(pctx, cfg.Socket) {
+		if pollReady(pctx, cfg.Socket, cmd.Process.Pid) {
 			close(answers)
 		}
 	}()
@@ -314,9 +315,10 @@ func (s *Supervisor) stop(cmd *exec.Cmd, stdin io.Closer, exited <-chan error, g
 	}
 }
 
-// pollReady asks the child until it answers or ctx ends.
-func pollReady(ctx context.Context, socket string) bool {
-	tr := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+// pollReady asks the child until it answers or ctx ends. Until the child has
+// opened its own, the socket may still be that of a process before it.
+func pollReady(ctx context.Context, socket string, pid int) bool {
+	tr := &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return (&net.Dialer{}).DialContext(ctx, "unix", socket)
 	}}
 	defer tr.CloseIdleConnections()
@@ -334,7 +336,9 @@ func pollReady(ctx context.Context, socket string) bool {
 		}
 		if res, err := tr.RoundTrip(req); err == nil {
 			res.Body.Close()
-			return res.StatusCode == http.StatusOK
+			if res.Header.Get(pidHeader) == strconv.Itoa(pid) {
+				return true
+			}
 		}
 	}
 }
