@@ -46,9 +46,11 @@ func parse(b []byte) (agents.Config, error) {
 		if !ok {
 			continue // Validate reports it under its key
 		}
-		make, err := build(&br.Options)
+		make, err := build(br.Name, &br.Options)
 		if err != nil {
-			errs = append(errs, fmt.Errorf("brokers[%d].options: %w", i, err))
+			for _, line := range strings.Split(err.Error(), "\n") {
+				errs = append(errs, fmt.Errorf("brokers[%d].options.%s", i, line))
+			}
 			make = func(agents.Identity, *slog.Logger) (agents.Adapter, error) { return nil, err }
 		}
 		br.New = make
