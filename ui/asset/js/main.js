@@ -1,0 +1,23 @@
+// Attaches every behaviour. Pages work without any of it.
+import { enhanceCharts } from "./chart.js";
+import { enhanceCopy } from "./copy.js";
+import { enhanceTimes, tickTimes } from "./time.js";
+import { startKeys, keepPlace } from "./keys.js";
+import { startMenus } from "./menu.js";
+import { startRefresh } from "./refresh.js";
+import { startTap } from "./tap.js";
+
+/** Runs again over content that a refresh has replaced. */
+function enhance() {
+  enhanceTimes(document);
+  enhanceCharts(document);
+  enhanceCopy(document);
+  keepPlace();
+}
+
+enhance();
+startMenus();
+startKeys();
+startTap();
+startRefresh(enhance);
+setInterval(tickTimes, 1000);

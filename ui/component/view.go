@@ -1,0 +1,305 @@
+// Package component holds the templ components that pages share and the frame
+// around every page. It is pure: components take finished view models, do no
+// I/O and know neither stores nor requests. Text from outside reaches them
+// through Visible.
+package component
+
+import (
+	"math"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Shell is the frame around a page.
+type Shell struct {
+	Title   string // of the browser tab
+	Area    string // of the navigation: "channels"
+	Theme   string // "light", "dark", or empty: as the system has it
+	Narrow  bool   // navigation collapsed
+	Version string
+
+	Env   EnvView
+	Range RangeView
+	Nav   []NavItem
+	// Filter is nil on pages that have nothing to filter.
+	Filter *FilterView
+
+	Here    string // path and query of this page, for the way back
+	Refresh bool   // numbers are replaced in place
+	Seconds string // between refreshes
+	TookAt  time.Time
+
+	CSS, JS, Favicon string // empty: assets are not built
+	Config           string // htmx configuration
+}
+
+// EnvView is the environment tag and its menu.
+type EnvView struct {
+	Name    string // empty: all environments
+	Level   string // production, staging, test, development; sets colour and pattern
+	Options []Option
+}
+
+// Label is the name shown.
+func (e EnvView) Label() string {
+	if e.Name == "" {
+		return "all environments"
+	}
+	return e.Name
+}
+
+// RangeView is the time range and its menu.
+type RangeView struct {
+	Label    string
+	Options  []Option
+	Action   string // of the form for other ranges
+	Kept     []Pair // hidden fields of that form
+	From, To string // RFC 3339, of the present range
+}
+
+// Option is one choice of a menu.
+type Option struct {
+	Label, URL, Level string
+	Current           bool
+}
+
+// Pair is a name with a value.
+type Pair struct{ Name, Value string }
+
+// NavItem is one page of the navigation.
+type NavItem struct {
+	Area, Label, Icon, URL string
+	Key                    string // g then this key goes there
+	Count                  int    // where a person should act
+	Hot                    bool   // broken now
+}
+
+// FilterView is the bar's filter, which is the page's filter.
+type FilterView struct {
+	Action, Label, Hint, Value string
+	Kept                       []Pair
+	Coded                      bool   // monospace
+	Wrong                      bool   // could not be read; the page says why
+	Suggestions                []Pair // value, meaning: offered by the browser
+}
+
+// State is a state's mark, colour and word.
+type State struct {
+	Kind Kind
+	Word string
+}
+
+// Kind is one of the fourteen marks.
+type Kind string
+
+// Marks. Each has a shape of its own, so that colour is never the only sign.
+const (
+	Clear     Kind = "clear"
+	Caution   Kind = "caution"
+	Stop      Kind = "stop"
+	Forced    Kind = "forced"
+	Stale     Kind = "stale"
+	Doubt     Kind = "doubt"
+	Off       Kind = "off"
+	Running   Kind = "running"
+	Held      Kind = "held"
+	Person    Kind = "person"
+	Done      Kind = "done"
+	DoneAgain Kind = "done-again"
+	Failed    Kind = "failed"
+	FailAgain Kind = "fail-again"
+)
+
+// Class is the colour of a mark.
+func (k Kind) Class() string {
+	switch k {
+	case Clear, Done, DoneAgain:
+		return "is-clear"
+	case Caution, Doubt:
+		return "is-caution"
+	case Stop, Failed, FailAgain:
+		return "is-stop"
+	case Running:
+		return "is-move"
+	case Forced, Held, Person:
+		return "is-held"
+	}
+	return "is-off"
+}
+
+// Figure is a key figure.
+type Figure struct {
+	Name, Value, Unit, Note string
+	URL                     string
+	Tone                    string // "", "bad", "warn"
+	Spark                   []float64
+	ID                      string // live figures are found by it
+}
+
+// Empty is an empty state of one of four kinds: not configured, no data, down,
+// nothing wrong.
+type Empty struct {
+	Mark    State
+	Title   string
+	Text    string
+	Command string // exact, to copy
+	Links   []Option
+}
+
+// Chart is a line chart. Its table is the data: the browser's chart reads it.
+type Chart struct {
+	ID, Title, Unit string
+	Sub             string
+	Summary         string // one sentence, the text alternative
+	Lines           []ChartLine
+	Fill            bool
+	Empty           string // why there is nothing to draw
+	Times           []time.Time
+	Format          string // number, rate, seconds, bytes: how the axis is written
+}
+
+// ChartLine is one series; Values has one entry per time, NaN for no data.
+type ChartLine struct {
+	Name, Class string
+	Values      []float64
+}
+
+// stillSize is the view box of the shapes that the server draws.
+const stillW, stillH = 600.0, 100.0
+
+func (c Chart) top() float64 {
+	top := 0.0
+	for _, l := range c.Lines {
+		for _, v := range l.Values {
+			if v > top {
+				top = v
+			}
+		}
+	}
+	if top == 0 {
+		return 1
+	}
+	return top
+}
+
+func (c Chart) path(l ChartLine) string { return linePath(l.Values, 0, c.top(), stillW, stillH) }
+
+// sparkPath scales a series to its own range, zero-based unless it never comes
+// near zero.
+func sparkPath(values []float64) string {
+	top := 0.0
+	for _, v := range values {
+		if v > top {
+			top = v
+		}
+	}
+	if top == 0 {
+		top = 1
+	}
+	return linePath(values, 0, top, 60, 20)
+}
+
+// linePath draws values from left to right and leaves gaps where there are none.
+func linePath(values []float64, low, high, w, h float64) string {
+	if len(values) < 2 {
+		return ""
+	}
+	var b strings.Builder
+	step := w / float64(len(values)-1)
+	pen := false
+	for i, v := range values {
+		if math.IsNaN(v) || math.IsInf(v, 0) {
+			pen = false
+			continue
+		}
+		if pen {
+			b.WriteByte('L')
+		} else {
+			b.WriteByte('M')
+		}
+		x, y := float64(i)*step, h-(v-low)/(high-low)*h
+		b.WriteString(strconv.FormatFloat(x, 'f', 1, 64))
+		b.WriteByte(' ')
+		b.WriteString(strconv.FormatFloat(y, 'f', 1, 64))
+		if next := i + 1; !pen && (next == len(values) || math.IsNaN(values[next])) {
+			b.WriteString("h.1") // a lone point is still seen
+		}
+		pen = true
+	}
+	return b.String()
+}
+
+func (c Chart) cell(v float64) string {
+	if math.IsNaN(v) || math.IsInf(v, 0) {
+		return ""
+	}
+	return strconv.FormatFloat(v, 'g', 6, 64)
+}
+
+// Cells are the ten lit cells of a backlog.
+type Cells struct {
+	Lit  int
+	Tone string // "", "warm", "full"
+}
+
+// LitCells lights cells by the share of the peak.
+func LitCells(now, peak float64) Cells {
+	if math.IsNaN(now) || now <= 0 || peak <= 0 {
+		return Cells{}
+	}
+	share := min(now/peak, 1)
+	c := Cells{Lit: max(1, int(math.Round(share*10)))}
+	switch {
+	case share >= .9:
+		c.Tone = "full"
+	case share >= .5:
+		c.Tone = "warm"
+	}
+	return c
+}
+
+// Clock kinds for Time: how the browser writes it in the reader's zone.
+const (
+	Second = "second" // 14:20:58
+	Milli  = "milli"  // 14:20:58.114
+	Minute = "minute" // 14:20
+	Day    = "day"    // 21 Nov 14:20:58
+	Ago    = "ago"    // 2 min ago
+)
+
+// clock writes a time in UTC for readers without script.
+func clock(t time.Time, kind string) string {
+	t = t.UTC()
+	switch kind {
+	case Milli:
+		return t.Format("15:04:05.000")
+	case Minute:
+		return t.Format("15:04")
+	case Day, Ago:
+		return t.Format("2 Jan 15:04:05")
+	}
+	return t.Format("15:04:05")
+}
+
+func exact(t time.Time) string { return t.UTC().Format("Mon 2006-01-02 15:04:05.000000 UTC") }
+
+func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339Nano) }
+
+func choose(cond bool, yes, no string) string {
+	if cond {
+		return yes
+	}
+	return no
+}
+
+// current is the value of aria-current; templ leaves out false attributes only
+// where they are boolean, and "false" means the same as none.
+func current(is bool) string { return choose(is, "page", "false") }
+
+func refreshURL(s Shell) string {
+	if s.Refresh {
+		return s.Here
+	}
+	return ""
+}

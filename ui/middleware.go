@@ -1,0 +1,184 @@
+package ui
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"runtime/debug"
+	"strconv"
+
+	"github.com/a-h/templ"
+	"github.com/gorilla/websocket"
+	"github.com/klauspost/compress/gzhttp"
+
+	"github.com/signalbox-dev/signalbox/controlbus"
+	"github.com/signalbox-dev/signalbox/ui/asset"
+	"github.com/signalbox-dev/signalbox/ui/component"
+	"github.com/signalbox-dev/signalbox/ui/page"
+	"github.com/signalbox-dev/signalbox/ui/page/problem"
+)
+
+// secure sets the headers that make a slip elsewhere harmless. The policy names
+// everything a page may load: scripts and styles that carry this response's
+// nonce, images and connections of this origin; nothing inline, no eval, no
+// frames. What a message's producer writes can therefore never run, not even
+// if it were not escaped.
+func (u *UI) secure(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		nonce := rand.Text()
+		h := w.Header()
+		h.Set("Content-Security-Policy", "default-src 'none'; script-src 'nonce-"+nonce+"'; style-src 'nonce-"+nonce+"'; "+
+			"img-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types signalbox")
+		h.Set("X-Content-Type-Options", "nosniff")
+		h.Set("X-Frame-Options", "DENY")
+		h.Set("Referrer-Policy", "same-origin")
+		h.Set("Cross-Origin-Opener-Policy", "same-origin")
+		h.Set("Cross-Origin-Resource-Policy", "same-origin")
+		h.Set("Permissions-Policy", "camera=(), geolocation=(), microphone=(), payment=(), usb=()")
+		next.ServeHTTP(w, r.WithContext(templ.WithNonce(r.Context(), nonce)))
+	})
+}
+
+// compress leaves WebSockets alone, and assets, which are compressed once when
+// they are loaded.
+func compress(next http.Handler) http.Handler {
+	zip := gzhttp.GzipHandler(next)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if websocket.IsWebSocketUpgrade(r) || len(r.URL.Path) > len(asset.Prefix) && r.URL.Path[:len(asset.Prefix)] == asset.Prefix {
+			next.ServeHTTP(w, r)
+			return
+		}
+		zip.ServeHTTP(w, r)
+	})
+}
+
+// status remembers what was answered.
+type status struct {
+	http.ResponseWriter
+	code int
+}
+
+func (s *status) WriteHeader(code int) {
+	if s.code == 0 {
+		s.code = code
+	}
+	s.ResponseWriter.WriteHeader(code)
+}
+
+func (s *status) Write(b []byte) (int, error) {
+	if s.code == 0 {
+		s.code = http.StatusOK
+	}
+	return s.ResponseWriter.Write(b)
+}
+
+// Unwrap lets http.ResponseController and the WebSocket upgrade through.
+func (s *status) Unwrap() http.ResponseWriter { return s.ResponseWriter }
+
+// count counts requests by route and class of status. Routes are the patterns
+// of the mux: bounded, whatever is asked for.
+func (u *UI) count(next http.Handler) http.Handler {
+	if u.cfg.Metrics == nil {
+		return next
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, route := u.mux.Handler(r)
+		started := u.cfg.Now()
+		if websocket.IsWebSocketUpgrade(r) {
+			u.cfg.Metrics.GetOrCreateCounter(`signalbox_ui_requests_total{route="` + route + `",code="101"}`).Inc()
+			next.ServeHTTP(w, r)
+			return
+		}
+		s := &status{ResponseWriter: w}
+		next.ServeHTTP(s, r)
+		if s.code == 0 {
+			s.code = http.StatusOK
+		}
+		u.cfg.Metrics.GetOrCreateCounter(`signalbox_ui_requests_total{route="` + route + `",code="` + strconv.Itoa(s.code) + `"}`).Inc()
+		u.cfg.Metrics.GetOrCreateHistogram(`signalbox_ui_request_seconds{route="` + route + `"}`).Update(u.cfg.Now().Sub(started).Seconds())
+	})
+}
+
+// wrap turns a page into a handler: its error or panic becomes a page.
+func (u *UI) wrap(h page.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		defer func() {
+			if p := recover(); p != nil {
+				if p == http.ErrAbortHandler {
+					panic(p)
+				}
+				u.fail(w, r, fmt.Errorf("panic: %v", p), debug.Stack())
+			}
+		}()
+		if err := h(w, r); err != nil {
+			u.fail(w, r, err, nil)
+		}
+	})
+}
+
+// answer is what a sentinel means to a reader.
+type answer struct {
+	is          error
+	code        int
+	title, next string
+}
+
+// answers is the one table from errors to pages; the first that fits is taken.
+var answers = []answer{
+	{controlbus.ErrNotFound, http.StatusNotFound, "This is not here", "It may have been removed by retention, or the address is not complete."},
+	{controlbus.ErrTooLarge, http.StatusRequestEntityTooLarge, "That is too large", "Nothing was changed."},
+	{controlbus.ErrInvalid, http.StatusBadRequest, "The address or form cannot be read", "Nothing was changed. Correct what is named below and try again."},
+	{controlbus.ErrDenied, http.StatusForbidden, "Not allowed", "Nothing was changed."},
+	{controlbus.ErrConflict, http.StatusConflict, "It changed meanwhile", "Nothing was changed. Look again, then decide."},
+	{controlbus.ErrUnsupported, http.StatusUnprocessableEntity, "This broker cannot do that", "Nothing was changed."},
+	{controlbus.ErrOverloaded, http.StatusTooManyRequests, "Too many at once", "Nothing was changed. Try again in a moment."},
+	{controlbus.ErrUnavailable, http.StatusServiceUnavailable, "It does not answer now", "Nothing was changed. The same may work in a moment."},
+	{context.DeadlineExceeded, http.StatusGatewayTimeout, "It took too long", "Nothing was changed. A shorter time range takes less."},
+}
+
+func (u *UI) fail(w http.ResponseWriter, r *http.Request, err error, stack []byte) {
+	a := answer{code: http.StatusInternalServerError, title: "Something broke in the console", next: "Nothing was changed as far as is known. The log has the cause under the reference below."}
+	known := false
+	for _, candidate := range answers {
+		if errors.Is(err, candidate.is) {
+			a, known = candidate, true
+			break
+		}
+	}
+	ref := rand.Text()[:10]
+	text := component.Visible(err.Error())
+	if !known {
+		// An unforeseen error may hold what only the log should.
+		text = "The page could not be made."
+		attrs := []any{slog.String("reference", ref), slog.String("path", r.URL.Path), slog.Any("error", err)}
+		if stack != nil {
+			attrs = append(attrs, slog.String("stack", string(stack)))
+		}
+		if errors.Is(err, context.Canceled) {
+			return // the reader has gone
+		}
+		u.cfg.Log.ErrorContext(r.Context(), "page failed", attrs...)
+	} else {
+		u.cfg.Log.InfoContext(r.Context(), "page refused", slog.String("reference", ref), slog.String("path", r.URL.Path), slog.Int("status", a.code), slog.Any("error", err))
+	}
+	if websocket.IsWebSocketUpgrade(r) {
+		http.Error(w, a.title, a.code)
+		return
+	}
+	// The frame is built from a bare address: the one asked for may be what
+	// could not be read.
+	bare := r.Clone(r.Context())
+	bare.URL.RawQuery, bare.URL.Path = "", "/"
+	v, beginErr := u.site.Begin(bare)
+	if beginErr != nil {
+		http.Error(w, a.title, a.code)
+		return
+	}
+	body := problem.Page(problem.View{Title: a.title, Text: text, Next: a.next, Reference: ref, Back: "/"})
+	if err := v.Render(w, page.Options{Title: a.title, Status: a.code}, body); err != nil {
+		http.Error(w, a.title, a.code)
+	}
+}
