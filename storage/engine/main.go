@@ -2,12 +2,15 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
 	"log/slog"
 	"os"
 	"time"
+
+	"github.com/signalbox-dev/signalbox/controlbus"
 )
 
 // Main is the verb "signalbox engine": it reads the flags and serves until ctx
@@ -28,11 +31,13 @@ by itself unless storage.dsn names a server.
 	}
 	cfg.RegisterFlags(fs)
 	child := fs.Bool("child", false, "log as JSON and stop when standard input ends; used by signalbox serve")
-	if err := fs.Parse(args); err != nil {
+	if err := fs.Parse(args); errors.Is(err, flag.ErrHelp) {
 		return err
+	} else if err != nil {
+		return fmt.Errorf("%w: engine: %w", controlbus.ErrInvalid, err)
 	}
 	if fs.NArg() > 0 {
-		return fmt.Errorf("engine: unexpected argument %q", fs.Arg(0))
+		return fmt.Errorf("%w: engine: unexpected argument %q", controlbus.ErrInvalid, fs.Arg(0))
 	}
 	log := slog.New(slog.NewTextHandler(stderr, nil))
 	if *child {
