@@ -357,7 +357,7 @@ func TestInsertFormats(t *testing.T) {
 	post(t, s, "INSERT INTO values (a, s) FORMAT JSONEachRow", db, `{"a":3,"s":"three"}`+"\n")
 	post(t, s, "", db, "INSERT INTO `values` FORMAT CSV\n4,four\n5,five\n")
 	post(t, s, "INSERT INTO values SELECT number, 'n' FROM numbers(6,2)", db, "")
-	post(t, s, "INSERT INTO values (a, s) VALUES", db, "(8, {x:String})"[:3]+" 'eight')")
+	post(t, s, "INSERT INTO values (a, s) VALUES", url.Values{"database": db["database"], "param_x": {"eight"}}, "(8, {x:String})")
 	if got, want := post(t, s, "SELECT groupArray((a,s)) FROM (SELECT * FROM values ORDER BY a)", db, ""),
 		"[(1,'one;'),(2,'it\\'s'),(3,'three'),(4,'four'),(5,'five'),(6,'n'),(7,'n'),(8,'eight')]\n"; got != want {
 		t.Errorf("rows: got %s want %s", got, want)
@@ -384,6 +384,37 @@ func TestInsertFormats(t *testing.T) {
 	defer res.Body.Close()
 	if got := res.Header.Get("X-ClickHouse-Summary"); res.StatusCode != 200 || !strings.Contains(got, `"written_rows":"4000"`) {
 		t.Errorf("streamed insert: status %d, summary %s", res.StatusCode, got)
+	}
+}
+
+func TestAbandonedInsertLeavesNothing(t *testing.T) {
+	t.Parallel()
+	cfg := enginetest.Config(t.TempDir())
+	cfg.Connections = 1
+	s := enginetest.StartConfig(t, cfg)
+	post(t, s, "CREATE TABLE t (a UInt64) ENGINE=MergeTree ORDER BY a", nil, "")
+	ctx, cancel := context.WithCancel(t.Context())
+	body, w := io.Pipe()
+	req, err := http.NewRequestWithContext(ctx, "POST", "http://engine/?query=INSERT+INTO+t+FORMAT+CSV", body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	gone := make(chan struct{})
+	go func() {
+		defer close(gone)
+		if res, err := s.HTTPClient().Do(req); err == nil {
+			res.Body.Close()
+		}
+	}()
+	fmt.Fprint(w, strings.Repeat("1\n", 1<<20)) // past one piece, so that the engine has begun
+	cancel()
+	<-gone
+	w.Close()
+	if got := post(t, s, "SELECT count() FROM t", nil, ""); got != "0\n" {
+		t.Errorf("rows of an abandoned insert: got %s", got)
+	}
+	if got := post(t, s, "INSERT INTO t VALUES (1)", nil, "") + post(t, s, "SELECT count() FROM t", nil, ""); got != "1\n" {
+		t.Errorf("the connection afterwards: got %q", got)
 	}
 }
 

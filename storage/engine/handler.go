@@ -19,8 +19,9 @@ import (
 )
 
 const (
-	appendBytes   = 1 << 20  // read from an insert's body at a time
-	bufferedBytes = 64 << 20 // result held back for wait_end_of_query
+	appendBytes   = 1 << 20   // read from an insert's body at a time
+	bufferedBytes = 64 << 20  // result held back for wait_end_of_query
+	wholeBytes    = 256 << 20 // result in a format that cannot be sent in pieces
 	bodyStall     = time.Minute
 	writeStall    = time.Minute
 )
@@ -69,6 +70,8 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	// with every piece.
 	rc := http.NewResponseController(w)
 	_ = rc.SetReadDeadline(time.Now().Add(bodyStall))
+	// The server does not reset this one for the connection's next request.
+	defer func() { _ = rc.SetWriteDeadline(time.Time{}) }()
 	req, err := parseRequest(r)
 	if err != nil {
 		fail(w, err)
@@ -160,8 +163,7 @@ func (h *handler) insert(ctx context.Context, w http.ResponseWriter, rc *http.Re
 	defer in.close()
 	buf := make([]byte, appendBytes)
 	for {
-		_ = rc.SetReadDeadline(time.Now().Add(bodyStall))
-		n, rerr := fill(req.data, buf)
+		n, rerr := fill(req.data, buf, rc)
 		if n > 0 {
 			if err := in.append(buf[:n]); err != nil {
 				return failed(err)
@@ -187,9 +189,11 @@ func (h *handler) insert(ctx context.Context, w http.ResponseWriter, rc *http.Re
 	return nil
 }
 
-// fill reads until buf is full or the input ends.
-func fill(r io.Reader, buf []byte) (n int, err error) {
+// fill reads until buf is full or the input ends. Each read has a deadline of
+// its own, so a slow sender is no problem and a silent one is.
+func fill(r io.Reader, buf []byte, rc *http.ResponseController) (n int, err error) {
 	for n < len(buf) && err == nil {
+		_ = rc.SetReadDeadline(time.Now().Add(bodyStall))
 		var m int
 		m, err = r.Read(buf[n:])
 		n += m
@@ -207,6 +211,12 @@ func (h *handler) exec(ctx context.Context, w http.ResponseWriter, s *session, r
 			if err := h.checkDisk(); err != nil {
 				return err
 			}
+		}
+	}
+	if req.st.streams() {
+		// The whole result is made in memory.
+		if err := s.set([]param{{"max_result_bytes", fmt.Sprint(wholeBytes)}, {"result_overflow_mode", "throw"}}); err != nil {
+			return err
 		}
 	}
 	done := h.pool.watch(ctx, s)
@@ -298,10 +308,7 @@ func (h *handler) empty(w http.ResponseWriter, s *session, req *request) error {
 
 // describe returns the names and types of a query's columns.
 func (s *session) describe(req *request) ([]param, error) {
-	sql := strings.TrimRight(strings.TrimSpace(req.sql), "; \t\r\n")
-	if req.st.format != "" {
-		sql = sql[:strings.LastIndex(strings.ToUpper(sql), "FORMAT")]
-	}
+	sql := strings.TrimRight(req.st.withoutFormat(req.sql), "; \t\r\n")
 	r, err := s.query("DESCRIBE TABLE (\n"+sql+"\n)", "RowBinary", req.params)
 	if err != nil {
 		return nil, err

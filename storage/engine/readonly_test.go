@@ -4,15 +4,18 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/ClickHouse/clickhouse-go/v2"
 
 	"github.com/signalbox-dev/signalbox/storage/engine/enginetest"
 )
 
-func freePort(t *testing.T) string {
+func freePort(t testing.TB) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -32,17 +35,21 @@ func TestReadOnlyListener(t *testing.T) {
 	defer client.CloseIdleConnections()
 	post(t, s, "CREATE TABLE t (a UInt64, file String) ENGINE=MergeTree ORDER BY a", nil, "")
 	post(t, s, "INSERT INTO t VALUES (1, 'x'), (2, 'y')", nil, "")
+	post(t, s, "CREATE TABLE t2 (a UInt64) ENGINE=Memory AS SELECT 1", nil, "")
 
 	for query, want := range map[string]string{
 		"SELECT sum(a) FROM t":                    "3\n",
 		"WITH 1 AS one SELECT one FROM t LIMIT 1": "1\n",
 		"SELECT file FROM t WHERE file = 'x'":     "x\n",
-		"SHOW TABLES":                             "t\n",
+		"SHOW TABLES LIKE 't'":                    "t\n",
 		"SELECT count() FROM numbers(10)":         "10\n",
 		"EXISTS TABLE t":                          "1\n",
 		"SELECT 'INSERT INTO t; url(1)'":          "INSERT INTO t; url(1)\n",
 		"SELECT max_threads FROM (SELECT 1 AS max_threads) SETTINGS max_threads = 1": "1\n",
-		"(SELECT 1);": "1\n",
+		"SELECT 1 AS a FORMAT JSONEachRow":                                           "{\"a\":1}\n",
+		"SELECT 1 AS a FORMAT CSV SETTINGS max_block_size = 10":                      "1\n",
+		"EXPLAIN SYNTAX SELECT 1":                                                    "SELECT 1\nFROM system.one\n",
+		"(SELECT 1);":                                                                "1\n",
 	} {
 		for _, method := range []string{"GET", "POST"} {
 			if r := do(t, client, base, method, query, nil, ""); r.status != 200 || r.body != want {
@@ -74,6 +81,8 @@ func TestReadOnlyListener(t *testing.T) {
 		"SELECT * FROM executable('id', 'TSV', 'x String')",
 		"SELECT * FROM cluster('default', default.t)",
 		"SELECT file('/etc/passwd')",
+		"SELECT * FROM file('/etc/passwd', 'LineAsString') FORMAT JSON",
+		"SELECT * FROM file('/etc/passwd', 'LineAsString') FORMAT Null",
 		"SELECT * FROM t SETTINGS max_memory_usage = 0",
 		"SELECT * FROM t SETTINGS readonly = 0",
 		"SELECT * FROM (SELECT 1 SETTINGS max_execution_time = 0)",
@@ -91,6 +100,16 @@ func TestReadOnlyListener(t *testing.T) {
 	}
 	if r := do(t, client, base, "POST", "SELECT 1", url.Values{"readonly": {"2"}, "max_execution_time": {"5"}}, ""); r.status != 200 {
 		t.Errorf("with a reader's usual settings: got %+v", r)
+	}
+	for _, query := range []string{"SELECT * FROM {x:Identifier}", "SELECT * FROM default.{x:Identifier}", "SELECT 'root' IN {x:Identifier}"} {
+		if r := do(t, client, base, "POST", query, url.Values{"param_x": {"/etc/passwd"}}, ""); r.status == 200 || strings.Contains(r.body, "root:") {
+			t.Errorf("%s bound to a path: got %d %q", query, r.status, r.body)
+		}
+	}
+	for _, limit := range []string{"0", "-1", "86400", "x"} {
+		if r := do(t, client, base, "POST", "SELECT toFloat64(getSetting('max_execution_time'))", url.Values{"max_execution_time": {limit}}, ""); r.body != "30\n" {
+			t.Errorf("max_execution_time=%s: got %q, want the configured 30", limit, r.body)
+		}
 	}
 	for header, value := range map[string]string{"Origin": "http://evil.example", "Host": "evil.example"} {
 		req, err := http.NewRequestWithContext(t.Context(), "GET", base+"/?query=SELECT+1", nil)
@@ -131,4 +150,45 @@ func TestReadOnlyListener(t *testing.T) {
 	if err := c.Exec(t.Context(), "DROP TABLE t"); err == nil || !strings.Contains(err.Error(), "read-only") {
 		t.Errorf("DROP through the driver: got %v", err)
 	}
+}
+
+// FuzzReadOnlyListener looks for a query that reads a file or changes a table.
+// CANARY stands for the path of a file with a secret.
+func FuzzReadOnlyListener(f *testing.F) {
+	for _, seed := range []string{
+		"SELECT 1", "SELECT * FROM file('CANARY', 'LineAsString')", "SELECT file('CANARY')", "SELECT `file`('CANARY')",
+		"SELECT /* /* */ ' */ * FROM file('CANARY', 'LineAsString') --'", "SELECT * FROM t; INSERT INTO t VALUES (1)",
+		"WITH file('CANARY') AS x SELECT x", "SELECT * FROM \"file\"('CANARY', RawBLOB) FORMAT JSON", "EXPLAIN SELECT * FROM file('CANARY')",
+		"SELECT $x$'$x$, * FROM file('CANARY', 'LineAsString') --'", "INSERT INTO t VALUES (1)", "SELECT 1 FORMAT TSV -- \nFROM file('CANARY', LineAsString)",
+		"FROM file('CANARY', 'LineAsString') SELECT *", "SELECT * FROM view(SELECT * FROM file('CANARY', 'LineAsString'))",
+		"SELECT * FROM viewExplain('EXPLAIN', '', (SELECT * FROM file('CANARY', 'LineAsString')))", "SELECT * FROM eval('SELECT file(\\'CANARY\\')')",
+		"SHOW TABLES FROM file('CANARY')", "DESCRIBE file('CANARY', 'LineAsString')", "SELECT * FROM merge('default', '.*')", "SELECT * FROM filesystem('CANARY')",
+		"SELECT * FROM sqlite('CANARY', 't')", "SELECT _file FROM `CANARY`", "SELECT * FROM 'CANARY'",
+		"SELECT * FROM default.'CANARY'", "SELECT * FROM default.`/../CANARY`", "SELECT * FROM `x\n/../CANARY`", "DESCRIBE 'CANARY'", "DESCRIBE default.`CANARY`",
+		"SELECT 'x' IN `CANARY`", "SHOW CREATE TABLE 'CANARY'", "SHOW COLUMNS FROM 'CANARY'", "CHECK TABLE 'CANARY'",
+		"WITH `CANARY` AS (SELECT 1) SELECT * FROM `CANARY`", "SELECT * FROM {x:Identifier}", "EXPLAIN SELECT * FROM 'CANARY'",
+	} {
+		f.Add(seed)
+	}
+	cfg := enginetest.Config(f.TempDir())
+	cfg.TCPListen = freePort(f)
+	cfg.QueryTimeout = 2 * time.Second
+	s := enginetest.StartConfig(f, cfg)
+	post(f, s, "CREATE TABLE t (a UInt64) ENGINE=MergeTree ORDER BY a", nil, "")
+	const secret = "s3cr3t-canary-content"
+	canary := filepath.Join(f.TempDir(), "canary")
+	if err := os.WriteFile(canary, []byte(secret+"\n"), 0o600); err != nil {
+		f.Fatal(err)
+	}
+	client := &http.Client{}
+	f.Cleanup(client.CloseIdleConnections)
+	f.Fuzz(func(t *testing.T, query string) {
+		r := do(t, client, "http://"+cfg.TCPListen, "POST", "", nil, strings.ReplaceAll(query, "CANARY", canary))
+		if strings.Contains(r.body, secret) {
+			t.Errorf("%q read a file: %s", query, r.body)
+		}
+		if r := do(t, client, "http://"+cfg.TCPListen, "POST", "SELECT count() FROM t", nil, ""); r.body != "0\n" {
+			t.Errorf("after %q: got %d %q", query, r.status, r.body)
+		}
+	})
 }

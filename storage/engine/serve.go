@@ -45,6 +45,15 @@ func Serve(ctx context.Context, cfg Config, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
+	if socket, err = filepath.Abs(socket); err != nil {
+		return fmt.Errorf("engine: %w", err)
+	}
+	// The engine takes a table it does not know for a file in the working
+	// directory, so that is an empty one.
+	empty := filepath.Join(dir, "empty")
+	if err := errors.Join(os.MkdirAll(empty, 0o700), os.Chdir(empty)); err != nil {
+		return fmt.Errorf("engine: working directory: %w", err)
+	}
 
 	begin := time.Now()
 	e, err := boot(path, dir, cfg, log)
@@ -153,7 +162,7 @@ func boot(library, dir string, cfg Config, log *slog.Logger) (*engineState, erro
 	}
 	e.version = string(trimLine(r.data()))
 	r.free()
-	if e.guard, err = newGuard(c); err != nil {
+	if e.guard, err = newGuard(c, cfg.QueryTimeout); err != nil {
 		c.close()
 		return nil, err
 	}

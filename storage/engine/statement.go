@@ -11,7 +11,9 @@ type statement struct {
 	calls    []string // names followed by a bracket, as written
 	assigned []string // names before an equals sign, in SETTINGS or elsewhere
 	format   string   // FORMAT clause at the end
+	formatAt [2]int   // where that clause is
 
+	paths       bool // a string or quoted name has a slash in it
 	hasSettings bool // a SETTINGS clause may be somewhere in it
 
 	// Of an INSERT that takes data: the text before FORMAT or VALUES, the
@@ -19,6 +21,14 @@ type statement struct {
 	insertData bool
 	head       string
 	dataAt     int
+}
+
+// withoutFormat is the text of a query to be put inside another.
+func (s *statement) withoutFormat(sql string) string {
+	if s.format != "" {
+		sql = sql[:s.formatAt[0]] + sql[s.formatAt[1]:]
+	}
+	return sql
 }
 
 // reads reports whether the statement only yields rows.
@@ -58,7 +68,7 @@ const (
 
 type token struct {
 	kind       tokenKind
-	text       string // of words and marks as written; of quoted identifiers, unquoted
+	text       string // of words and marks as written; of strings and quoted identifiers, unquoted
 	start, end int
 }
 
@@ -96,7 +106,7 @@ func (l *lexer) next() token {
 		}
 		t.kind = tokenNumber
 	case c == '\'':
-		l.quoted(c)
+		t.text = l.quoted(c)
 		t.kind = tokenString
 	case c == '`' || c == '"':
 		t.text = l.quoted(c)
@@ -283,7 +293,10 @@ func (st *statement) scan(l *lexer, first token) {
 		// FORMAT x is the clause, and no column of that name, when nothing
 		// but the end or SETTINGS follows.
 		if depth == 0 && prev2.is("FORMAT") && prev.name() && (t.kind == tokenEnd || t.mark(';') || t.is("SETTINGS")) {
-			st.format = prev.text
+			st.format, st.formatAt = prev.text, [2]int{prev2.start, prev.end}
+		}
+		if (t.kind == tokenString || t.kind == tokenQuoted) && strings.ContainsAny(t.text, `/\`) {
+			st.paths = true
 		}
 		switch {
 		case t.kind == tokenEnd:
