@@ -266,7 +266,7 @@ func (x *Exporter) pack(ctx context.Context) error {
 				return x.giveBack(ctx, b)
 			}
 		}
-		x.retire()
+		x.retire(b)
 		wait := time.Hour
 		if b.count > 0 {
 			wait = max(x.cfg.Linger-time.Since(b.began), 0)
@@ -311,7 +311,7 @@ func (x *Exporter) packAll(ctx context.Context) {
 			return
 		}
 	}
-	x.retire()
+	x.retire(b)
 }
 
 // lose counts a batch for which the spool had no room to the end. Messages of
@@ -416,11 +416,15 @@ func (x *Exporter) appendRecord(ctx context.Context, rec []byte) bool {
 	}
 }
 
-// retire lets go of queues whose taps have ended.
-func (x *Exporter) retire() {
+// retire lets go of queues whose taps have ended, once what they held is not
+// only in the open batch b: writing it would bring back their positions.
+func (x *Exporter) retire(b *batch) {
 	x.mu.Lock()
 	x.queues = slices.DeleteFunc(x.queues, func(q *Queue) bool {
 		done, forget := q.finished()
+		if _, open := b.positions[q.key]; open {
+			return false
+		}
 		if done && forget {
 			delete(x.positions, q.key)
 			x.dirty = true
