@@ -217,7 +217,10 @@ func (t *tap) run(ctx context.Context, ready func()) (err error) {
 
 func (t *tap) whyClosed(gone chan *amqp.Error, cancelled chan string) error {
 	select {
-	case <-cancelled:
+	case _, ok := <-cancelled:
+		if !ok {
+			break // closed with the channel: nothing was cancelled
+		}
 		return fmt.Errorf("%w: the broker removed the tap's queue", controlbus.ErrUnavailable)
 	default:
 	}
