@@ -106,9 +106,10 @@ func (q *selection) fixed(column, name string, id []byte) {
 	q.bind(name, hex.EncodeToString(id))
 }
 
-// fixedIn is a condition on a binary id that is one of several.
+// fixedIn is a condition on a binary id that is one of several. The set is a
+// subquery because indexes are used for that, and not for an array.
 func (q *selection) fixedIn(column, name string, ids [][16]byte) {
-	q.where(fmt.Sprintf("%s IN arrayMap(x -> toFixedString(unhex(x), 16), {%s:Array(String)})", column, name))
+	q.where(fmt.Sprintf("%s IN (SELECT toFixedString(unhex(arrayJoin({%s:Array(String)})), 16))", column, name))
 	list := make([]string, len(ids))
 	for i := range ids {
 		list[i] = hex.EncodeToString(ids[i][:])
@@ -118,7 +119,7 @@ func (q *selection) fixedIn(column, name string, ids [][16]byte) {
 
 // textIn is a condition on a text column that is one of several.
 func (q *selection) textIn(column, name string, values []string) {
-	q.where(fmt.Sprintf("%s IN arrayMap(x -> unhex(x), {%s:Array(String)})", column, name))
+	q.where(fmt.Sprintf("%s IN (SELECT unhex(arrayJoin({%s:Array(String)})))", column, name))
 	list := make([]string, len(values))
 	for i, v := range values {
 		list[i] = hex.EncodeToString([]byte(v))

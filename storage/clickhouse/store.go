@@ -31,7 +31,6 @@ type Store struct {
 	queries   sync.Map // file of query/ to its text for this database
 	buffers   sync.Pool
 	once      once
-	stats     retentionStats
 	version   string
 }
 

@@ -1,0 +1,67 @@
+package clickhouse_test
+
+import (
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"os"
+	"testing"
+
+	"go.uber.org/goleak"
+
+	"github.com/signalbox-dev/signalbox/controlbus"
+	"github.com/signalbox-dev/signalbox/storage/clickhouse"
+	"github.com/signalbox-dev/signalbox/storage/engine/enginetest"
+	"github.com/signalbox-dev/signalbox/storage/storagetest"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(enginetest.M{M: m}) }
+
+// config is that of a store in a database of its own.
+func config(t testing.TB) clickhouse.Config {
+	cfg := clickhouse.DefaultConfig()
+	cfg.Database = fmt.Sprintf("test_%016x", rand.Uint64())
+	cfg.DialContext = enginetest.Shared(t).DialContext
+	return cfg
+}
+
+func open(t testing.TB, cfg clickhouse.Config) *clickhouse.Store {
+	t.Helper()
+	s, err := clickhouse.Open(t.Context(), cfg, slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn})))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return s
+}
+
+func TestStoreOnTheEmbeddedEngine(t *testing.T) {
+	t.Parallel()
+	for _, index := range []string{"bloom", "text"} {
+		t.Run(index, func(t *testing.T) {
+			storagetest.Run(t, func(t testing.TB) storagetest.Store {
+				cfg := config(t)
+				cfg.HeaderIndex = index
+				return open(t, cfg)
+			})
+		})
+	}
+}
+
+func TestStoreOnAServer(t *testing.T) {
+	t.Parallel()
+	dsn := os.Getenv("SIGNALBOX_TEST_CLICKHOUSE")
+	if dsn == "" {
+		t.Skip("needs a ClickHouse server: name its DSN, without a database, in SIGNALBOX_TEST_CLICKHOUSE")
+	}
+	storagetest.Run(t, func(t testing.TB) storagetest.Store {
+		cfg := clickhouse.DefaultConfig()
+		cfg.Database = fmt.Sprintf("test_%016x", rand.Uint64())
+		cfg.DSN = controlbus.Secret(dsn)
+		return open(t, cfg)
+	})
+}
