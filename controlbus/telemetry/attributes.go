@@ -146,7 +146,7 @@ func (d *Decoder) lift(ev *controlbus.MessageEvent, a *attributes, key string, v
 		}
 	case controlbus.AttrRedacted:
 		if v.kind == kindArray {
-			it := list{w: wire{b: v.b}, kind: kindArray}
+			it := list{w: wire{b: v.b}, kind: kindArray, depth: checked}
 			for kv := (keyValue{}); len(ev.Redacted) < 100 && d.nextIn(&it, &kv); {
 				ev.Redacted = append(ev.Redacted, d.text(&kv.value, name))
 			}
@@ -178,7 +178,7 @@ func (d *Decoder) headers(ev *controlbus.MessageEvent, v *value) {
 	if v.kind != kindMap {
 		return
 	}
-	it := list{w: wire{b: v.b}, kind: kindMap}
+	it := list{w: wire{b: v.b}, kind: kindMap, depth: checked}
 	for kv := (keyValue{}); d.nextIn(&it, &kv); {
 		d.header(ev, kv.key, &kv.value)
 	}

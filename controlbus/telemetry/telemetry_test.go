@@ -7,6 +7,7 @@ import (
 	"math"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
@@ -229,19 +230,51 @@ func TestDeepNesting(t *testing.T) {
 		good := appendBytes(nil, 2, appendBytes(nil, 6, kv(3)))
 		return appendBytes(nil, 1, appendBytes(nil, 2, append(bad, good...)))
 	}
-	if c := decode(t, Logs, request(30_000)); len(c.Invalids) != 1 || len(c.Logs) != 1 {
+	if c := decode(t, Logs, request(3_000)); len(c.Invalids) != 1 || len(c.Logs) != 1 {
 		t.Errorf("deep: %v, %d logs", c.Invalids, len(c.Logs))
 	}
 	if c := decode(t, Logs, request(60)); len(c.Logs) != 2 || strings.Count(c.Logs[0].Attrs[0].Value, "[") != 60 {
 		t.Errorf("within limit: %+v", c)
 	}
-	span := appendBytes(nil, 1, appendBytes(nil, 2, appendBytes(nil, 2, appendBytes(nil, 9, kv(30_000)))))
+	span := appendBytes(nil, 1, appendBytes(nil, 2, appendBytes(nil, 2, appendBytes(nil, 9, kv(3_000)))))
 	if err := NewDecoder(DefaultLimits()).Decode(Traces, span, 0, &collect{}); !errors.Is(err, controlbus.ErrInvalid) {
 		t.Errorf("deep span: %v", err)
 	}
-	resource := appendBytes(nil, 1, appendBytes(nil, 1, appendBytes(nil, 1, kv(30_000))))
+	resource := appendBytes(nil, 1, appendBytes(nil, 1, appendBytes(nil, 1, kv(3_000))))
 	if err := NewDecoder(DefaultLimits()).Decode(Metrics, resource, 0, &collect{}); !errors.Is(err, controlbus.ErrInvalid) {
 		t.Errorf("deep metric: %v", err)
+	}
+}
+
+// What is nested is looked through once, not once per level: a sender must not
+// buy seconds of work with a small request.
+func TestNestingCostsItsSizeOnce(t *testing.T) {
+	t.Parallel()
+	wide := []byte{}
+	for range 200_000 {
+		wide = appendBytes(wide, 1, []byte{2 << 3, 1})
+	}
+	v := appendBytes(nil, 5, wide)
+	for range 60 {
+		v = appendBytes(nil, 5, appendBytes(nil, 1, v))
+	}
+	attr := appendBytes(nil, 6, appendBytes(appendBytes(nil, 1, "k"), 2, v))
+	request := appendBytes(nil, 1, appendBytes(nil, 2, appendBytes(nil, 2, attr)))
+	flat := appendBytes(nil, 1, appendBytes(nil, 2, appendBytes(nil, 2, appendBytes(nil, 6, appendBytes(appendBytes(nil, 1, "k"), 2, appendBytes(nil, 5, wide))))))
+	d := NewDecoder(DefaultLimits())
+	took := func(request []byte) time.Duration {
+		best := time.Hour
+		for range 5 {
+			start := time.Now()
+			if err := d.Decode(Logs, request, 0, &collect{}); err != nil {
+				t.Fatal(err)
+			}
+			best = min(best, time.Since(start))
+		}
+		return best
+	}
+	if deep, once := took(request), took(flat); deep > 10*once {
+		t.Errorf("60 levels cost %v, one %v", deep, once)
 	}
 }
 

@@ -82,7 +82,10 @@ func (d *Decoder) readValue(b []byte, v *value, depth int) (ok bool) {
 // checkList reads through a list so that malformed bytes in it are refused.
 // Deeper than the limit nothing is read and the record is marked.
 func (d *Decoder) checkList(b []byte, k kind, depth int) (ok bool) {
-	if depth >= d.limits.Depth {
+	switch {
+	case depth == checked:
+		return true
+	case depth >= d.limits.Depth:
 		d.tooDeep = true
 		return true
 	}
@@ -96,8 +99,13 @@ func (d *Decoder) checkList(b []byte, k kind, depth int) (ok bool) {
 type list struct {
 	w     wire
 	kind  kind
-	depth int // of the values in it
+	depth int // of the values in it, or checked
 }
+
+// checked stands for the depth of values that were read through before. Reading
+// them again must not look into them again, or rendering a nested value would
+// cost its size once per level.
+const checked = -1
 
 // nextIn reads the next value; false at the end or where bytes are malformed.
 func (d *Decoder) nextIn(it *list, kv *keyValue) bool {
@@ -225,7 +233,7 @@ func (d *Decoder) appendJSON(dst []byte, v *value, limit, depth int) []byte {
 	}
 	dst = append(dst, open)
 	first := true
-	it := list{w: wire{b: v.b}, kind: v.kind, depth: depth + 1}
+	it := list{w: wire{b: v.b}, kind: v.kind, depth: checked}
 	for kv := (keyValue{}); len(dst) <= limit && d.nextIn(&it, &kv); {
 		if !first {
 			dst = append(dst, ',')
