@@ -46,6 +46,8 @@ func New(cfg Config, logger *slog.Logger) (*Broker, error) {
 		ServerName: "demo",
 		Host:       addr.IP.String(),
 		Port:       port,
+		HTTPHost:   addr.IP.String(),
+		HTTPPort:   server.RANDOM_PORT, // monitoring, read-only
 		JetStream:  true,
 		StoreDir:   cfg.Dir,
 		// The program handles signals and shows its own start.
@@ -84,6 +86,9 @@ func (b *Broker) Start(ctx context.Context) error {
 
 // URL is where clients connect, once Start has returned.
 func (b *Broker) URL() string { return b.srv.ClientURL() }
+
+// MonitorURL is where the server tells about itself, once Start has returned.
+func (b *Broker) MonitorURL() string { return "http://" + b.srv.MonitorAddr().String() }
 
 // Run keeps the broker until ctx ends and returns when it has stopped.
 func (b *Broker) Run(ctx context.Context) error {
