@@ -97,10 +97,10 @@ func BenchmarkScanNative(b *testing.B) {
 }
 
 // BenchmarkPointQuery is the cost of a statement that reads nothing, on a
-// connection kept clean and on one that is replaced because of a setting.
+// connection kept for it, on one kept with its settings, and on a new one.
 func BenchmarkPointQuery(b *testing.B) {
 	s := enginetest.Start(b)
-	for name, args := range map[string]url.Values{"clean": nil, "setting": {"max_threads": {"1"}}} {
+	for name, args := range map[string]url.Values{"plain": nil, "settings": {"max_threads": {"1"}, "database": {"system"}}, "new": {"insert_deduplication_token": {"1"}}} {
 		b.Run(name, func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/binary"
@@ -97,7 +98,17 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // answer has been sent.
 func (h *handler) run(w http.ResponseWriter, r *http.Request, rc *http.ResponseController, req *request) error {
 	ctx := r.Context()
-	s, err := h.pool.acquire(ctx)
+	if h.readOnly != nil {
+		if err := h.readOnly.checkSettings(req); err != nil {
+			return err
+		}
+	}
+	whole := req.st.streams() && req.data == nil && (req.buffered || !streamable(req.outputFormat()))
+	if whole {
+		// The whole result is made in memory.
+		req.settings = append(req.settings, param{"max_result_bytes", fmt.Sprint(wholeBytes)}, param{"result_overflow_mode", "throw"})
+	}
+	s, err := h.pool.acquire(ctx, cmp.Or(req.database, defaultDatabase), req.settings)
 	if err != nil {
 		return err
 	}
@@ -111,20 +122,12 @@ func (h *handler) run(w http.ResponseWriter, r *http.Request, rc *http.ResponseC
 			return exceptionf(codeReadonly, "Cannot execute query in readonly mode: use POST for statements that change something. (READONLY)")
 		}
 	}
-	if req.database != "" && req.database != "default" {
-		if err := s.use(req.database); err != nil {
-			return err
-		}
-	}
-	if err := s.set(req.settings); err != nil {
-		return err
-	}
 	switch {
 	case req.data != nil:
 		return h.insert(ctx, w, rc, s, req)
 	// A buffered answer is run to its end, for the summary tells what was read
 	// only then.
-	case req.st.streams() && streamable(req.outputFormat()) && !req.buffered:
+	case req.st.streams() && !whole:
 		return h.stream(ctx, w, rc, s, req)
 	default:
 		return h.exec(ctx, w, s, req)
@@ -211,12 +214,6 @@ func (h *handler) exec(ctx context.Context, w http.ResponseWriter, s *session, r
 			if err := h.checkDisk(); err != nil {
 				return err
 			}
-		}
-	}
-	if req.st.streams() {
-		// The whole result is made in memory.
-		if err := s.set([]param{{"max_result_bytes", fmt.Sprint(wholeBytes)}, {"result_overflow_mode", "throw"}}); err != nil {
-			return err
 		}
 	}
 	done := h.pool.watch(ctx, s)

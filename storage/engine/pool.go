@@ -4,106 +4,164 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"time"
 )
 
 // pool holds the connections to the one data path. A connection runs one
-// statement at a time and is handed out clean: one that a statement has left
-// its mark on (settings, current database, temporary tables) is closed and
-// replaced, which takes under a millisecond.
+// statement at a time. Settings given with a statement stay on its connection,
+// which from then on serves statements with the same settings only: nothing
+// leaks, and the console's few combinations need no SET each time. One that a
+// statement has left another mark on (SET, USE, a temporary table) is closed.
+// A new connection costs under a millisecond.
 type pool struct {
 	lib   *lib
 	args  []string      // of every connection
-	slots chan *session // nil entries are connections still to be opened
+	slots chan struct{} // one for each connection that may be in use
 	wait  time.Duration
 	log   *slog.Logger
+	kill  *killer
 
-	kill *killer
+	mu   sync.Mutex
+	idle []*session // the most recently used last
 }
 
 // session is a connection taken from the pool.
 type session struct {
 	*conn
-	tag   string // log_comment of its statements, by which they are found and killed
-	dirty bool
+	tag      string // log_comment of its statements, by which they are found and killed
+	database string
+	settings string // as in a SET statement
+	dirty    bool
 }
 
 func newPool(l *lib, args []string, n int, wait time.Duration, k *killer, log *slog.Logger) *pool {
-	p := &pool{lib: l, args: args, slots: make(chan *session, n), wait: wait, kill: k, log: log}
-	for range n {
-		p.slots <- nil
-	}
-	return p
+	return &pool{lib: l, args: args, slots: make(chan struct{}, n), wait: wait, kill: k, log: log}
 }
 
-// acquire waits for a free connection, as long as ctx and the queue allow.
-func (p *pool) acquire(ctx context.Context) (*session, error) {
+// acquire waits for a free connection, as long as ctx and the queue allow, and
+// gives it the database and the settings asked for.
+func (p *pool) acquire(ctx context.Context, database string, settings []param) (*session, error) {
+	set, err := settingList(settings)
+	if err != nil {
+		return nil, err
+	}
 	timer := time.NewTimer(p.wait)
 	defer timer.Stop()
-	var s *session
 	select {
-	case s = <-p.slots:
+	case p.slots <- struct{}{}:
 	case <-timer.C:
 		return nil, exceptionf(codeTooManyQueries, "all %d connections have been busy for %v. (TOO_MANY_SIMULTANEOUS_QUERIES)", cap(p.slots), p.wait)
 	case <-ctx.Done():
 		return nil, exceptionf(codeCancelled, "gave up waiting for a free connection: %v. (QUERY_WAS_CANCELLED)", context.Cause(ctx))
 	}
-	if s != nil {
-		return s, nil
+	s := p.take(database, set)
+	if s == nil {
+		s, err = p.open(set)
 	}
+	if err == nil && s.database != database {
+		if err = s.exec("USE " + quoteName(database)); err == nil {
+			s.database = database
+		}
+	}
+	if err != nil {
+		if s != nil {
+			s.dirty = true
+			p.release(s)
+		} else {
+			<-p.slots
+		}
+		return nil, err
+	}
+	return s, nil
+}
+
+// take returns an idle connection with these settings, at best with this
+// database. Without one it makes room for a new connection and returns nil.
+func (p *pool) take(database, settings string) *session {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	at := -1
+	for i, s := range p.idle {
+		if s.settings == settings && (at < 0 || p.idle[at].database != database || s.database == database) {
+			at = i
+		}
+	}
+	if at >= 0 {
+		s := p.idle[at]
+		p.idle = slices.Delete(p.idle, at, at+1)
+		return s
+	}
+	// Those in use, this caller's included, and the idle ones stay within
+	// twice the number that may run.
+	if len(p.idle) >= cap(p.slots) {
+		p.idle[0].close()
+		p.idle = slices.Delete(p.idle, 0, 1)
+	}
+	return nil
+}
+
+func (p *pool) open(settings string) (*session, error) {
 	tag := p.kill.newTag()
 	c, err := p.lib.open(append(append([]string(nil), p.args...), "--log_comment="+tag))
 	if err != nil {
-		p.slots <- nil
 		return nil, err
 	}
-	return &session{conn: c, tag: tag}, nil
+	s := &session{conn: c, tag: tag, database: defaultDatabase, settings: settings}
+	// A token names one insert, so no other statement will ask for this
+	// connection; idle, it would only push out one that is of use.
+	s.dirty = strings.Contains(settings, "insert_deduplication_token=")
+	if settings != "" {
+		if err := s.exec("SET " + settings); err != nil {
+			return s, err
+		}
+	}
+	return s, nil
 }
 
 func (p *pool) release(s *session) {
 	if s.dirty {
 		s.close()
-		s = nil
+	} else {
+		p.mu.Lock()
+		p.idle = append(p.idle, s)
+		p.mu.Unlock()
 	}
-	p.slots <- s
+	<-p.slots
 }
+
+const defaultDatabase = "default"
 
 // close waits for every connection to come back and closes them.
 func (p *pool) close() {
 	for range cap(p.slots) {
-		if s := <-p.slots; s != nil {
-			s.close()
-		}
+		p.slots <- struct{}{}
 	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, s := range p.idle {
+		s.close()
+	}
+	p.idle = nil
 }
 
-// set applies settings to the session, which becomes dirty.
-func (s *session) set(settings []param) error {
-	if len(settings) == 0 {
-		return nil
-	}
-	s.dirty = true
+// settingList writes settings as SET takes them.
+func settingList(settings []param) (string, error) {
 	var b strings.Builder
-	b.WriteString("SET ")
 	for i, p := range settings {
 		if i > 0 {
 			b.WriteString(", ")
 		}
 		if !settingName(p.name) {
-			return exceptionf(115, "Unknown setting %q. (UNKNOWN_SETTING)", p.name)
+			return "", exceptionf(115, "Unknown setting %q. (UNKNOWN_SETTING)", p.name)
 		}
 		b.WriteString(p.name)
 		b.WriteByte('=')
 		b.WriteString(quoteString(p.value))
 	}
-	return s.exec(b.String())
-}
-
-func (s *session) use(database string) error {
-	s.dirty = true
-	return s.exec("USE " + quoteName(database))
+	return b.String(), nil
 }
 
 func settingName(s string) bool {

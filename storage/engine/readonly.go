@@ -50,10 +50,9 @@ func newGuard(c *conn, timeout time.Duration) (*guard, error) {
 	return g, nil
 }
 
-// check refuses everything but one reading statement over stored data. Our own
-// tokens and the engine's parser must both agree: text on which two parsers
-// differ is how such checks are usually passed by.
-func (g *guard) check(c *conn, req *request) error {
+// checkSettings refuses settings that would lift a cap, and drops those that
+// only say what holds in any case.
+func (g *guard) checkSettings(req *request) error {
 	kept := req.settings[:0]
 	for _, p := range req.settings {
 		name := strings.ToLower(p.name)
@@ -70,6 +69,13 @@ func (g *guard) check(c *conn, req *request) error {
 		kept = append(kept, p)
 	}
 	req.settings = kept
+	return nil
+}
+
+// check refuses everything but one reading statement over stored data. Our own
+// tokens and the engine's parser must both agree: text on which two parsers
+// differ is how such checks are usually passed by.
+func (g *guard) check(c *conn, req *request) error {
 	if req.data != nil || !req.st.reads() || len(req.st.verbs) > 0 {
 		return refuse("only SELECT, SHOW, DESCRIBE, EXISTS, EXPLAIN and CHECK are answered")
 	}
