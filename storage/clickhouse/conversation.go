@@ -64,6 +64,20 @@ func (s *Store) conversation(ctx context.Context, q storage.ConversationQuery) (
 	if q.MessageID != "" {
 		first.messages, first.causes = []string{q.MessageID}, []string{q.MessageID}
 	}
+	// Message ids have no index of the days they were seen on. Beside a key
+	// that has one they are looked for near what that key leads to.
+	w.near = w.whole
+	if q.MessageID != "" && (len(first.correlations) > 0 || len(first.traces) > 0) {
+		later := first
+		first.messages, first.causes = nil, nil
+		if err := w.round(ctx, first); err != nil && !timedOut(err) {
+			return storage.Conversation{}, err
+		}
+		if len(w.events) > 0 {
+			w.approach()
+		}
+		first = keys{messages: later.messages, causes: later.causes, traceWhy: whyTrace}
+	}
 	stopped := storage.StopEnd
 	err := w.round(ctx, first)
 	if err == nil {
@@ -111,7 +125,8 @@ type keys struct {
 type walk struct {
 	s     *Store
 	limit int
-	whole nanoRange
+	whole nanoRange // of the question
+	near  nanoRange // in which message ids are looked for
 	n     scanned
 
 	mu        sync.Mutex
@@ -209,7 +224,7 @@ func (w *walk) byID(ctx context.Context, column string, ids [][16]byte, why stri
 // byMessage gathers messages, and spans that name them.
 func (w *walk) byMessage(ctx context.Context, column string, ids []string, why string) error {
 	cond := func(q *selection, bucket bool) {
-		q.between("ts", w.whole, bucket)
+		q.between("ts", w.near, bucket)
 		q.textIn(column, "ids", ids)
 	}
 	if err := w.addMessages(ctx, why, cond); err != nil {
@@ -298,8 +313,27 @@ func (w *walk) addLogs(ctx context.Context, why string, cond func(*selection, bo
 	return nil
 }
 
+// vicinity is how far from the events of a conversation its causes and effects
+// are looked for. What comes later, such as a redrive after days, shares the
+// correlation or the trace and is found by that.
+const vicinity = int64(time.Hour)
+
+// approach narrows the search for message ids to the vicinity of what has been
+// found.
+func (w *walk) approach() {
+	first, last := w.events[0].At.UnixNano(), w.events[0].At.UnixNano()
+	for _, e := range w.events {
+		first, last = min(first, e.At.UnixNano()), max(last, e.At.UnixNano())
+	}
+	w.near.from, w.near.to = max(w.whole.from, first-vicinity), min(w.whole.to, last+vicinity)
+}
+
 // follow is the one round of what the first led to.
 func (w *walk) follow(ctx context.Context) error {
+	if len(w.events) == 0 {
+		return nil
+	}
+	w.approach()
 	k := keys{traceWhy: whyTrace}
 	var traces [][16]byte
 	for _, e := range w.events {

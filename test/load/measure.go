@@ -93,8 +93,10 @@ func Measure(ctx context.Context, r Reader, cfg Config, runs int, out io.Writer)
 			return len(p.Messages), p.Scan.Rows, err
 		}, 1},
 		{"one message with body", 0, func() (int, uint64, error) {
-			id := MessageID(cfg.Seed, rng.IntN(orders), 0)
-			d, err := r.Message(ctx, controlbus.HashID("load", id, controlbus.OpTap.String()), time.Time{})
+			n := rng.IntN(orders)
+			id := MessageID(cfg.Seed, n, 0)
+			near := cfg.End.Add(-cfg.Span + time.Duration(float64(cfg.Span)*float64(n)/float64(orders)))
+			d, err := r.Message(ctx, controlbus.HashID("load", id, controlbus.OpTap.String()), near)
 			if err == nil && !d.BodyStored && cfg.Bodies {
 				return 0, 0, fmt.Errorf("message %s has no body", id)
 			}

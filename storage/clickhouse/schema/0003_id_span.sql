@@ -11,4 +11,4 @@ CREATE TABLE IF NOT EXISTS {{local "id_span"}} {{onCluster}}
 ENGINE = {{engine "AggregatingMergeTree"}}
 PARTITION BY day
 ORDER BY (id, day)
-SETTINGS {{settings}}
+SETTINGS {{settings}}, index_granularity = 512
