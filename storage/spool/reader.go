@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 )
 
 // Record is one record as read. Payload is valid until the reader's next call.
@@ -94,8 +95,14 @@ func (r *Reader) next(willWait bool) (Record, <-chan struct{}, error) {
 func (l *Log) locate(pos Position, willWait bool) (seg segment, wait <-chan struct{}, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for _, s := range l.segs {
-		if s.end() > max(pos, s.base+segmentHeader) {
+	i, _ := slices.BinarySearchFunc(l.segs, pos, func(s segment, pos Position) int {
+		if s.end() > pos {
+			return 1
+		}
+		return -1
+	})
+	for _, s := range l.segs[i:] {
+		if s.size > segmentHeader { // an empty one was left by a crash
 			return s, nil, nil
 		}
 	}
