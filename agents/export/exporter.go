@@ -24,6 +24,7 @@ import (
 
 	"github.com/signalbox-dev/signalbox/controlbus"
 	"github.com/signalbox-dev/signalbox/controlbus/backoff"
+	"github.com/signalbox-dev/signalbox/controlbus/telemetry"
 	"github.com/signalbox-dev/signalbox/storage/spool"
 )
 
@@ -52,7 +53,8 @@ type Exporter struct {
 	log    *slog.Logger
 
 	redactor *Redactor
-	enc      *encoder
+	enc      *telemetry.Encoder
+	plain    []byte // a request before compression, used again
 	zip      *zstd.Encoder
 	spool    *spool.Log
 	memory   atomic.Int64
@@ -114,10 +116,7 @@ func New(o Options) (*Exporter, error) {
 	}
 	x := &Exporter{
 		cfg: o.Config, dir: o.Dir, base: base, client: o.HTTP, log: o.Log, redactor: redactor, zip: zip,
-		enc: newEncoder([][2]string{
-			{controlbus.AttrServiceName, "signalbox-agent"}, {controlbus.AttrServiceInstance, o.Agent},
-			{controlbus.AttrServiceVersion, o.Version}, {controlbus.AttrHostName, o.Host}, {controlbus.AttrEnvironment, o.Env},
-		}, o.Version),
+		enc:  telemetry.NewEncoder(telemetry.Origin{AgentID: o.Agent, Version: o.Version, Host: o.Host, Env: o.Env}),
 		wake: make(chan struct{}, 1), trimmed: make(chan struct{}, 1), positions: map[string]Position{},
 	}
 	if x.client == nil {
@@ -328,6 +327,7 @@ type batch struct {
 	count     int
 	resumable int
 	positions map[string]Position
+	record    []byte // once it is closed and waits for the spool
 }
 
 func newBatch() *batch { return &batch{positions: map[string]Position{}} }
@@ -343,7 +343,7 @@ func (x *Exporter) fill(b *batch) bool {
 		moved = false
 		for _, q := range queues {
 			for range turn {
-				if b.count >= x.cfg.BatchMessages || x.enc.size() >= x.cfg.BatchBytes {
+				if b.count >= x.cfg.BatchMessages || x.enc.Size() >= x.cfg.BatchBytes {
 					return true
 				}
 				it, ok := q.take()
@@ -360,7 +360,7 @@ func (x *Exporter) fill(b *batch) bool {
 					b.resumable++
 				}
 				x.redactor.Apply(it.ev, it.policy, it.maxBody)
-				x.enc.add(it.ev)
+				x.enc.Append(it.ev)
 			}
 		}
 	}
@@ -373,21 +373,24 @@ func (x *Exporter) write(ctx context.Context, b *batch) bool {
 	if b.count == 0 {
 		return true
 	}
-	rec, err := appendRecord(nil, record{logs, b.count, b.positions, x.zip.EncodeAll(x.enc.finish(), nil)})
-	if err != nil {
-		x.log.ErrorContext(ctx, "batch cannot be encoded", "error", err)
-		x.enc.reset()
-		*b = *newBatch()
-		return true
+	if b.record == nil {
+		x.plain = x.enc.Request(x.plain[:0])
+		rec, err := appendRecord(nil, record{logs, b.count, b.positions, x.zip.EncodeAll(x.plain, nil)})
+		if err != nil {
+			x.log.ErrorContext(ctx, "batch cannot be encoded", "error", err)
+			x.lose(b)
+			*b = *newBatch()
+			return true
+		}
+		b.record = rec
 	}
-	if !x.appendRecord(ctx, rec) {
+	if !x.appendRecord(ctx, b.record) {
 		return false
 	}
 	x.mu.Lock()
 	maps.Copy(x.positions, b.positions)
 	x.covered = x.spool.End()
 	x.mu.Unlock()
-	x.enc.reset()
 	*b = *newBatch()
 	return true
 }

@@ -220,13 +220,17 @@ func TestEventsArriveWholeAndInOrder(t *testing.T) {
 			t.Fatal(diff)
 		}
 		rising(t, c.requests)
-		if v, _ := c.resource.Get(controlbus.AttrEnvironment); v.Str() != "test" {
-			t.Errorf("environment on the resource: %q", v.Str())
+		for key, want := range map[string]string{
+			controlbus.AttrEnvironment: "test", controlbus.AttrServiceInstance: "a1", controlbus.AttrSystem: "fake", controlbus.AttrBroker: "b",
+		} {
+			if v, _ := c.resource.Get(key); v.Str() != want {
+				t.Errorf("%s of the resource: got %q, want %q", key, v.Str(), want)
+			}
 		}
 		r := c.records[0]
 		want := map[string]any{
-			controlbus.AttrUID: hex.EncodeToString(ev.UID[:]), controlbus.AttrSystem: "fake", controlbus.AttrBroker: "b", controlbus.AttrDestination: "q",
-			controlbus.AttrOperationType: "tap", controlbus.AttrOutcome: "dead_lettered", controlbus.AttrTimeSource: "broker",
+			controlbus.AttrUID: hex.EncodeToString(ev.UID[:]), controlbus.AttrDestination: "q",
+			controlbus.AttrOperationType: "tap", controlbus.AttrOperationName: "tap", controlbus.AttrOutcome: "dead_lettered", controlbus.AttrTimeSource: "broker",
 			controlbus.AttrPosition: int64(1 << 40), controlbus.AttrDelivery: int64(3), controlbus.AttrMessageID: "mid",
 			controlbus.AttrConversationID: "cid", controlbus.AttrCausationID: "cause", controlbus.AttrReplyTo: "reply",
 			controlbus.AttrBodySize: int64(5), controlbus.AttrGapBefore: int64(5), controlbus.AttrRedacted: []any{"header cookie"},
@@ -595,19 +599,4 @@ func FuzzSpoolRecord(f *testing.F) {
 			t.Errorf("%x: read %+v, then %+v, %v", b, r, r2, err)
 		}
 	})
-}
-
-func BenchmarkEncode(b *testing.B) {
-	e := newEncoder([][2]string{{"service.name", "x"}}, "v")
-	ev := event(1)
-	ev.MessageID, ev.CorrelationID, ev.Body = "0b6d2a3e-5c39-4a3b-9d33-1f0f0d5a7c11", "c-4711", bytes.Repeat([]byte("x"), 500)
-	ev.Headers = []controlbus.Header{{Key: "content-type", Value: "application/json"}, {Key: "x-tenant", Value: "acme"}}
-	b.ReportAllocs()
-	for b.Loop() {
-		e.add(ev)
-		if e.size() > 512<<10 {
-			e.finish()
-			e.reset()
-		}
-	}
 }

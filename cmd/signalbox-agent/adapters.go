@@ -6,11 +6,13 @@ import (
 	"gopkg.in/yaml.v3"
 
 	"github.com/signalbox-dev/signalbox/agents"
+	"github.com/signalbox-dev/signalbox/agents/nats"
 	"github.com/signalbox-dev/signalbox/agents/rabbitmq"
 )
 
 // adapters has every adapter by the name that a broker's "type" gives.
 var adapters = map[string]builder{
+	"nats":     adapter(nats.DefaultConfig, nats.New),
 	"rabbitmq": adapter(rabbitmq.DefaultConfig, rabbitmq.New),
 }
 

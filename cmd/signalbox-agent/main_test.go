@@ -17,7 +17,7 @@ func TestExampleConfigurationIsValid(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if cfg.Agent.ID != "site-1" || len(cfg.Brokers) != 1 || cfg.Brokers[0].Taps[1].Body != controlbus.BodyHash {
+	if cfg.Agent.ID != "site-1" || len(cfg.Brokers) != 2 || cfg.Brokers[0].Taps[1].Body != controlbus.BodyHash {
 		t.Errorf("read %+v", cfg)
 	}
 	if got := cfg.Redaction.Headers; len(got) < 7 {
