@@ -103,9 +103,9 @@ func (a *Adapter) Connect(ctx context.Context) (agents.Product, error) {
 	if err != nil {
 		return p, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, a.cfg.Timeout)
+	ask, cancel := context.WithTimeout(ctx, a.cfg.Timeout)
 	defer cancel()
-	if _, err := js.AccountInfo(ctx); err == nil {
+	if _, err := js.AccountInfo(ask); err == nil {
 		p.Features = append(p.Features, "jetstream")
 		a.dropOrphans(js)
 	} else if a.ping(ctx, nc) != nil {

@@ -337,6 +337,10 @@ func (t *tap) poll(ctx context.Context, surveys chan<- survey) {
 		t.countLoss(ctx)
 		var s survey
 		s.bindings, s.err = t.a.mirrorable(ctx, t.api, t.target.vhost, t.target.queue)
+		if s.err == nil && len(s.bindings) == 0 {
+			// The API answers with no bindings for a queue that does not exist.
+			_, s.err = t.api.queue(ctx, t.target.vhost, t.target.queue)
+		}
 		switch {
 		case errors.Is(s.err, controlbus.ErrNotFound):
 			s.err = fmt.Errorf("the tapped queue is gone: %w", s.err)

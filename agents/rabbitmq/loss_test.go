@@ -1,0 +1,29 @@
+package rabbitmq
+
+import "testing"
+
+func TestLossEstimate(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name    string
+		samples []lossSample
+		want    []int64
+	}{
+		{"nothing lost", []lossSample{{published: 10, received: 10}, {published: 20, received: 15, held: 5}}, []int64{0, 0}},
+		{"statistics behind the deliveries", []lossSample{{published: 0, received: 50}, {published: 50, received: 80, held: 3}}, []int64{0, 0}},
+		{"only growth is reported", []lossSample{
+			{published: 1000, received: 1, held: 100, full: true}, {published: 1000, received: 101}, {published: 1500, received: 301, held: 0},
+		}, []int64{899, 0, 300}},
+		{"full without counters", []lossSample{{published: -1, held: 100, full: true}, {published: -1}}, []int64{-1, 0}},
+		{"full, and the counters never tell", []lossSample{
+			{published: 5, received: 1, held: 100, full: true}, {published: 5, received: 101}, {published: 5, received: 101}, {published: 5, received: 101}, {published: 5, received: 101},
+		}, []int64{0, 0, 0, -1, 0}},
+	} {
+		var l lossEstimate
+		for i, s := range c.samples {
+			if got := l.add(s); got != c.want[i] {
+				t.Errorf("%s: sample %d: got %d, want %d", c.name, i, got, c.want[i])
+			}
+		}
+	}
+}
