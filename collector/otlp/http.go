@@ -131,6 +131,34 @@ func fromJSON(s collector.Signal, text []byte) (_ []byte, err error) {
 	return b, nil
 }
 
+// maxJSONDepth leaves room for attribute values nested 64 deep, which take four
+// levels of JSON each; pdata recurses into JSON without a limit of its own.
+const maxJSONDepth = 256
+
+// checkJSONDepth returns controlbus.ErrInvalid for JSON that nests too deep.
+func checkJSONDepth(text []byte) error {
+	depth, quoted := 0, false
+	for i := 0; i < len(text); i++ {
+		switch c := text[i]; {
+		case quoted:
+			if c == '\\' {
+				i++
+			} else if c == '"' {
+				quoted = false
+			}
+		case c == '"':
+			quoted = true
+		case c == '{' || c == '[':
+			if depth++; depth > maxJSONDepth {
+				return fmt.Errorf("otlp: JSON nests deeper than %d: %w", maxJSONDepth, controlbus.ErrInvalid)
+			}
+		case c == '}' || c == ']':
+			depth--
+		}
+	}
+	return nil
+}
+
 // response is the acknowledgement, with what was rejected for good.
 func response(s collector.Signal, res collector.Result, asJSON bool) ([]byte, error) {
 	var m interface {

@@ -39,9 +39,6 @@ func (r *Receiver) consume(ctx context.Context, req collector.Request) (res coll
 			err = fmt.Errorf("otlp: internal error: %w", controlbus.ErrUnavailable)
 		}
 	}()
-	if err := checkShape(req.Signal, req.Payload); err != nil {
-		return collector.Result{}, err
-	}
 	ctx, cancel := context.WithTimeout(ctx, r.cfg.Timeout)
 	defer cancel()
 	return r.consumer.Consume(ctx, req)

@@ -48,7 +48,7 @@ type Roster struct {
 type entry struct {
 	view    controlbus.AgentView
 	savedAt time.Time
-	offsets offsetWindow
+	offsets controlbus.ClockWindow
 	// rival is the other live process that reports under the same id.
 	rival   string
 	rivalAt time.Time
@@ -83,7 +83,7 @@ func (r *Roster) Report(ctx context.Context, a controlbus.Agent) (controlbus.Des
 	}
 	e.noticeRival(a, now)
 	if !a.SentAt.IsZero() {
-		e.view.ClockOffset = e.offsets.add(now, a.SentAt.Sub(now))
+		e.view.ClockOffset = e.offsets.Add(now, a.SentAt.Sub(now))
 	}
 	e.view.Agent, e.view.LastSeen = a, now
 	save := fresh || now.Sub(e.savedAt) >= saveEvery
@@ -235,29 +235,4 @@ func alive(d controlbus.Desired, now time.Time) controlbus.Desired {
 	}
 	d.Taps = taps
 	return d
-}
-
-// offsetWindow estimates a sender's clock offset. Every measurement is the true
-// offset minus the time the request travelled, so the largest of the last ten
-// minutes is the best: the one that travelled least.
-type offsetWindow struct {
-	samples []offsetSample // falling offsets, rising times: a monotone queue
-}
-
-type offsetSample struct {
-	at     time.Time
-	offset time.Duration
-}
-
-const offsetMemory = 10 * time.Minute
-
-func (w *offsetWindow) add(now time.Time, offset time.Duration) time.Duration {
-	for len(w.samples) > 0 && now.Sub(w.samples[0].at) > offsetMemory {
-		w.samples = w.samples[1:]
-	}
-	for len(w.samples) > 0 && w.samples[len(w.samples)-1].offset <= offset {
-		w.samples = w.samples[:len(w.samples)-1]
-	}
-	w.samples = append(w.samples, offsetSample{now, offset})
-	return w.samples[0].offset
 }
