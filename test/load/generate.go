@@ -1,13 +1,9 @@
-// Package load fills a store with believable traffic and measures the queries
-// the console's pages stand on. The same seed makes the same messages, so that
-// figures of different days can be compared.
-package load
+package main
 
 import (
 	"context"
 	"encoding/binary"
 	"fmt"
-	"math"
 	"math/rand/v2"
 	"time"
 
@@ -17,249 +13,215 @@ import (
 	"github.com/signalbox-dev/signalbox/storage"
 )
 
-// Config says what to generate.
-type Config struct {
-	Seed     uint64
-	Messages int           // message events
-	Span     time.Duration // over which they are spread, ending at End
-	End      time.Time
-	Batch    int // rows an insert has
-	Bodies   bool
+// A world is a company's traffic, the same for the same seed: conversations of
+// five messages over forty channels of two brokers, spread evenly over a time
+// range. Ids follow from a conversation's number, so that queries can ask for
+// some that exist without remembering any.
+type world struct {
+	seed          uint64
+	from, to      time.Time
+	conversations int
 }
 
-// DefaultConfig is the ten million messages of the acceptance figures.
-func DefaultConfig() Config {
-	return Config{Seed: 1, Messages: 10_000_000, Span: 24 * time.Hour, End: time.Now().UTC().Truncate(time.Second), Batch: 50_000, Bodies: true}
-}
+const perConversation = 5
 
-// step is one hop of the order flow: who does what on which channel.
-type step struct {
-	channel, service string
-	op               controlbus.Op
-	delay, work      time.Duration // typical, before and during
-}
+// flows are the channels a conversation of each kind passes, in order.
+var flows = makeFlows()
 
-// flow is what happens to an order: each message is tapped on its channel, two
-// of them are also told of by the service that processed them.
-var flow = []step{
-	{"orders.new", "shop", controlbus.OpTap, 0, 0},
-	{"orders.new", "orders", controlbus.OpProcess, 5 * time.Millisecond, 20 * time.Millisecond},
-	{"payments.requested", "orders", controlbus.OpTap, 40 * time.Millisecond, 0},
-	{"payments.requested", "payment", controlbus.OpProcess, 5 * time.Millisecond, 120 * time.Millisecond},
-	{"shipping.%s", "payment", controlbus.OpTap, 200 * time.Millisecond, 0},
-}
-
-var regions = [...]string{"eu", "us", "jp", "br", "in"}
-
-// Generator makes events one conversation after the other, in order of time.
-type Generator struct {
-	cfg    Config
-	rng    *rand.Rand
-	n      int
-	order  int
-	events []controlbus.MessageEvent
-	body   []byte
-}
-
-// NewGenerator begins at the first message.
-func NewGenerator(cfg Config) *Generator {
-	return &Generator{cfg: cfg, rng: rand.New(rand.NewPCG(cfg.Seed, 0x5ba1)), events: make([]controlbus.MessageEvent, len(flow))}
-}
-
-// Start is the time of the first message.
-func (g *Generator) Start() time.Time { return g.cfg.End.Add(-g.cfg.Span) }
-
-// shops are the tenants' own order channels; a few do most of the business.
-const shops = 60
-
-// Order returns the events of the next conversation. They are valid until the
-// next call.
-func (g *Generator) Order() []controlbus.MessageEvent {
-	orders := max(g.cfg.Messages/len(flow), 1)
-	start := g.Start().UnixNano()
-	span := int64(g.cfg.Span) - int64(2*time.Second)
-	at := start + int64(float64(span)*float64(g.order)/float64(orders)) + g.rng.Int64N(1e6)
-	shop := int(math.Min(shops-1, g.rng.ExpFloat64()*8))
-	region := regions[g.rng.IntN(len(regions))]
-	correlation := CorrelationID(g.cfg.Seed, g.order)
-	trace := TraceID(g.cfg.Seed, g.order)
-	tenant := fmt.Sprintf("tenant-%03d", shop*3+g.rng.IntN(3))
-	var previous string
-	for i := range g.events {
-		st := &flow[i]
-		e := &g.events[i]
-		at += int64(float64(st.delay) * (0.5 + g.rng.ExpFloat64()))
-		*e = controlbus.MessageEvent{
-			Time: at, AgentTime: at + int64(g.rng.IntN(8e6)), TimeSource: controlbus.TimeBroker,
-			Env: "production", System: "rabbitmq", Broker: "rabbit-eu1", Destination: st.channel, Op: st.op, Service: st.service,
-			RoutingKey: "order." + region, Position: int64(g.n), Delivery: 1,
-			CorrelationID: correlation, TraceID: trace, CausationID: previous,
-			ContentType: "application/json", Tap: "tap-1", Headers: e.Headers[:0],
-		}
-		switch i {
-		case 0, 1:
-			e.Destination = fmt.Sprintf("orders.shop-%02d", shop)
-		case 4:
-			e.Destination = "shipping." + region
-		}
-		binary.BigEndian.PutUint64(e.SpanID[:], mix(g.cfg.Seed, uint64(g.n)))
-		e.MessageID = MessageID(g.cfg.Seed, g.order, i)
-		if st.op == controlbus.OpProcess {
-			e.Tap, e.ConsumerGroup = "", st.service
-			e.TimeSource = controlbus.TimeProducer
-			e.LatencyNs = int64(float64(st.work) * (0.2 + g.rng.ExpFloat64()))
-			if g.rng.IntN(200) == 0 {
-				e.Outcome, e.ErrorType = controlbus.OutcomeFailed, "payment.Timeout"
-			}
-		} else {
-			previous = e.MessageID
-			g.body = fmt.Appendf(g.body[:0], `{"order":%d,"customer":%d,"currency":"EUR","total":%d.%02d,"region":%q,"lines":[{"sku":"A-%04d","n":%d},{"sku":"B-%04d","n":1}],"note":"please ring twice","at":%d}`,
-				g.order, g.rng.IntN(50_000), g.rng.IntN(500), g.rng.IntN(100), region, g.rng.IntN(10_000), 1+g.rng.IntN(4), g.rng.IntN(777), at)
-			e.BodySize = int64(len(g.body))
-			if g.cfg.Bodies {
-				e.Body = append([]byte(nil), g.body...)
+func makeFlows() [][perConversation]controlbus.ChannelName {
+	steps := [perConversation]string{"placed", "checked", "paid", "packed", "notified"}
+	var all [][perConversation]controlbus.ChannelName
+	for i, area := range []string{"orders", "returns", "subscriptions", "vouchers", "gifts", "repairs", "b2b", "samples"} {
+		var flow [perConversation]controlbus.ChannelName
+		for j, step := range steps {
+			flow[j] = controlbus.ChannelName{Env: "production", System: "rabbitmq", Broker: "rabbit-eu1", Name: area + "." + step}
+			if (i+j)%2 == 1 {
+				flow[j].System, flow[j].Broker = "nats", "nats-eu1"
 			}
 		}
-		e.UID = controlbus.HashID("load", e.MessageID, e.Op.String())
-		e.Headers = append(e.Headers,
-			controlbus.Header{Key: "x-tenant", Value: tenant},
-			controlbus.Header{Key: "x-schema", Value: "order/3"},
-			controlbus.Header{Key: "app_id", Value: st.service},
-			controlbus.Header{Key: "traceparent", Value: fmt.Sprintf("00-%x-%x-01", e.TraceID, e.SpanID)},
-		)
-		g.n++
+		all = append(all, flow)
 	}
-	g.order++
-	return g.events
+	return all
 }
 
-// mix spreads numbers over 64 bits (splitmix64), so that ids look random and
-// can still be told from their number.
-func mix(seed, n uint64) uint64 {
-	z := seed*0x9e3779b97f4a7c15 + (n+1)*0xbf58476d1ce4e5b9
-	z = (z ^ z>>30) * 0xbf58476d1ce4e5b9
-	z = (z ^ z>>27) * 0x94d049bb133111eb
-	return z ^ z>>31
+func (w world) at(i int) time.Time {
+	return w.from.Add(time.Duration(float64(w.to.Sub(w.from)) * float64(i) / float64(w.conversations)))
 }
 
-// CorrelationID is that of the n-th order.
-func CorrelationID(seed uint64, n int) string {
-	return fmt.Sprintf("order-%016x", mix(seed, uint64(n)))
+// flow of a conversation: the first kinds are far more frequent than the last.
+func (w world) flow(i int) int {
+	r := w.rand(i, 1)
+	return int(float64(len(flows)) * r.Float64() * r.Float64())
 }
 
-// MessageID is that of the message of a step; the step that processes a
-// message has the id of the message before it.
-func MessageID(seed uint64, order, step int) string {
-	if flow[step].op == controlbus.OpProcess {
-		step--
-	}
-	a := mix(seed, uint64(order*len(flow)+step))
-	return fmt.Sprintf("0192f0c1-%04x-7%03x-%04x-%012x", a>>48, a>>36&0xfff, a>>20&0xffff, mix(a, 7)&0xffffffffffff)
+func (w world) rand(i int, salt uint64) *rand.Rand {
+	return rand.New(rand.NewPCG(w.seed, uint64(i)<<8|salt))
 }
 
-// TraceID is that of the n-th order.
-func TraceID(seed uint64, n int) (id [16]byte) {
-	binary.BigEndian.PutUint64(id[:], mix(seed+1, uint64(n)))
-	binary.BigEndian.PutUint64(id[8:], mix(seed+2, uint64(n)))
+func (w world) correlationID(i int) string   { return fmt.Sprintf("ORD-%d-%09d", w.seed, i) }
+func (w world) messageID(i, step int) string { return fmt.Sprintf("%d-%09d-%d", w.seed, i, step) }
+func (w world) traceID(i int) (id [16]byte) {
+	binary.BigEndian.PutUint64(id[:], w.seed+1)
+	binary.BigEndian.PutUint64(id[8:], uint64(i)*0x9e3779b97f4a7c15)
 	return id
 }
 
-// Channels a fill writes to, busiest first.
-func Channels() []string {
-	list := []string{"payments.requested"}
-	for _, r := range regions {
-		list = append(list, "shipping."+r)
+// conversation fills events with the messages of conversation i. The events are
+// reused by the next call.
+func (w world) conversation(i int, events *[perConversation]controlbus.MessageEvent) {
+	r := w.rand(i, 2)
+	at := w.at(i)
+	flow := flows[w.flow(i)]
+	trace := w.traceID(i)
+	correlation := w.correlationID(i)
+	tenant := fmt.Sprintf("tenant-%02d", r.IntN(40))
+	for step := range events {
+		at = at.Add(time.Duration(r.ExpFloat64() * float64(400*time.Millisecond)))
+		ch := flow[step]
+		ev := &events[step]
+		body := fmt.Appendf(ev.Body[:0],
+			`{"orderId":%q,"paymentId":9007199254740%06d,"step":%q,"amount":{"value":"%d.%02d","currency":"EUR"},`+
+				`"customer":{"id":%d,"region":"EU-DE","email":"c%d@example.org"},"items":[{"sku":"TEA-%04d","qty":%d,"price":"24.95"},{"sku":"POT-%04d","qty":1,"price":"80.00"}],`+
+				`"delivery":{"carrier":"parcel","window":"09-12","note":"please ring twice at number %d"}}`,
+			correlation, r.IntN(1e6), ch.Name, r.IntN(400), r.IntN(100), r.IntN(5e6), r.IntN(5e6), r.IntN(3000), 1+r.IntN(4), r.IntN(900), r.IntN(300))
+		*ev = controlbus.MessageEvent{
+			Time: at.UnixNano(), AgentTime: at.Add(3 * time.Millisecond).UnixNano(), TimeSource: controlbus.TimeProducer,
+			Env: ch.Env, System: ch.System, Broker: ch.Broker, Destination: ch.Name, Op: controlbus.OpTap,
+			RoutingKey: ch.Name, Position: int64(i), MessageID: w.messageID(i, step), CorrelationID: correlation,
+			TraceID: trace, SpanID: [8]byte(binary.BigEndian.AppendUint64(nil, r.Uint64())),
+			ContentType: "application/json", Tap: "all", LatencyNs: int64(r.ExpFloat64() * 8e6),
+			Body: body, BodySize: int64(len(body)),
+			UID: controlbus.HashID("load", w.messageID(i, step)),
+			Headers: append(ev.Headers[:0],
+				controlbus.Header{Key: "message_id", Value: w.messageID(i, step)},
+				controlbus.Header{Key: "correlation_id", Value: correlation},
+				controlbus.Header{Key: "content_type", Value: "application/json"},
+				controlbus.Header{Key: "x-tenant", Value: tenant},
+				controlbus.Header{Key: "x-attempts", Value: "1"},
+				controlbus.Header{Key: "x-producer", Value: fmt.Sprintf("pod-%02d", r.IntN(30))}),
+		}
+		if step > 0 {
+			ev.CausationID = w.messageID(i, step-1)
+		}
+		if r.IntN(100) == 0 {
+			ev.Outcome, ev.ErrorType, ev.DeadLetterReason = controlbus.OutcomeDeadLettered, "GatewayTimeout", "rejected"
+		}
 	}
-	for i := range shops {
-		list = append(list, fmt.Sprintf("orders.shop-%02d", i))
-	}
-	return list
 }
 
-// spanEvery is the share of conversations that are traced with spans.
-const spanEvery = 10
+// span of a conversation's step, as the service that sent the message told it.
+func (w world) span(i, step int, ev *controlbus.MessageEvent) storage.Span {
+	return storage.Span{
+		Time: ev.Time - 2e6, DurationNs: 2e6 + uint64(ev.LatencyNs), TraceID: ev.TraceID, SpanID: ev.SpanID,
+		Env: ev.Env, Service: fmt.Sprintf("service-%d", step), Name: "send " + ev.Destination, Kind: 4,
+		System: ev.System, Destination: ev.Destination, MessageID: ev.MessageID, CorrelationID: ev.CorrelationID, Op: controlbus.OpSend,
+	}
+}
 
-// Fill writes what cfg says, the way the collector does: in batches with a
-// token, panes beside the messages they count. Filling twice stores it once.
-// Progress is called after each batch with the number of messages written.
-func Fill(ctx context.Context, sink collector.Sink, cfg Config, progress func(int)) error {
-	g := NewGenerator(cfg)
+// samplesEvery is the interval of the channels' statistics.
+const samplesEvery = 10 * time.Second
+
+// channelSamples appends what agents would have said of every channel at a time.
+func channelSamples(b collector.Batch, at time.Time) {
+	for _, flow := range flows {
+		for _, ch := range flow {
+			labels := []storage.Attr{
+				{Key: controlbus.AttrEnvironment, Value: ch.Env}, {Key: controlbus.AttrDestination, Value: ch.Name},
+				{Key: controlbus.AttrSystem, Value: ch.System}, {Key: controlbus.AttrBroker, Value: ch.Broker},
+			}
+			for _, m := range []struct {
+				name, kind string
+				value      float64
+			}{
+				{controlbus.MetricChannelMessages, "gauge", float64(at.Unix() / 10 % 60)},
+				{controlbus.MetricChannelConsumers, "gauge", 4},
+				{controlbus.MetricChannelPublished, "counter", float64(at.Unix() % 1e6)},
+			} {
+				id := controlbus.HashID(m.name, ch.Broker, ch.Name)
+				b.AppendSample(&storage.Sample{
+					Metric: m.name, Series: binary.BigEndian.Uint64(id[:]), Kind: m.kind, Labels: labels,
+					Time: at.UnixNano(), Value: m.value,
+				})
+			}
+		}
+	}
+}
+
+// fill writes the world into sink, in blocks of batchRows messages.
+func (w world) fill(ctx context.Context, sink collector.Sink, batchRows int, progress func(messages int)) error {
+	batches := make(chan numbered, 1)
+	free := make(chan collector.Batch, 2)
+	free <- sink.NewBatch()
+	free <- sink.NewBatch()
+	failed := make(chan error, 1)
+	go func() {
+		defer close(failed)
+		for b := range batches {
+			if err := sink.Write(ctx, fmt.Sprintf("load-%d-%d-%d-%d", w.seed, w.conversations, w.from.Unix(), b.number), b.batch); err != nil {
+				failed <- err
+				for range batches { // let the builder end
+				}
+				return
+			}
+			progress(b.messages)
+			b.batch.Reset()
+			free <- b.batch
+		}
+	}()
+
+	var events [perConversation]controlbus.MessageEvent
 	panes := detect.NewPanes()
-	b := sink.NewBatch()
-	flush := func(number int) error {
+	nextSamples := w.from.Truncate(samplesEvery)
+	number, inBatch := 0, 0
+	b := <-free
+	flush := func() bool {
 		for _, p := range panes.All() {
 			b.AppendPane(p)
 		}
-		// The number of rows is part of what the token names.
-		token := fmt.Sprintf("load/%d/%d/%d/%d/%d", cfg.Seed, cfg.Messages, cfg.End.Unix(), cfg.Batch, number)
-		if err := sink.Write(ctx, token, b); err != nil {
-			return fmt.Errorf("load: batch %d: %w", number, err)
+		select {
+		case batches <- numbered{number, inBatch, b}:
+		case <-ctx.Done():
+			return false
 		}
-		b.Reset()
-		if progress != nil {
-			progress(min(g.n, cfg.Messages))
-		}
-		return nil
-	}
-	number, rows, sampled := 0, 0, g.Start().UnixNano()
-	for g.n < cfg.Messages {
-		events := g.Order()
-		for i := range events {
-			b.AppendMessage(&events[i])
-			panes.Add(&events[i])
-		}
-		if g.order%spanEvery == 0 {
-			appendSpans(b, events)
-		}
-		for ; sampled < events[0].Time; sampled += int64(sampleEvery) {
-			appendSamples(b, sampled, g.n)
-		}
-		if rows += len(events); rows >= cfg.Batch {
-			if err := flush(number); err != nil {
-				return err
-			}
-			number, rows = number+1, 0
+		number, inBatch = number+1, 0
+		select {
+		case b = <-free:
+			return true
+		case <-ctx.Done():
+			return false
 		}
 	}
-	if b.Rows() == 0 {
-		return nil
+	for i := range w.conversations {
+		w.conversation(i, &events)
+		for at := w.at(i); !nextSamples.After(at); nextSamples = nextSamples.Add(samplesEvery) {
+			channelSamples(b, nextSamples)
+		}
+		for step := range events {
+			b.AppendMessage(&events[step])
+			panes.Add(&events[step])
+		}
+		if i%10 == 0 {
+			s := w.span(i, 0, &events[0])
+			b.AppendSpan(&s)
+		}
+		if inBatch += perConversation; inBatch >= batchRows && !flush() {
+			break
+		}
 	}
-	return flush(number)
+	if inBatch > 0 && ctx.Err() == nil {
+		select {
+		case batches <- numbered{number, inBatch, b}:
+		case <-ctx.Done():
+		}
+	}
+	close(batches)
+	if err := <-failed; err != nil {
+		return err
+	}
+	return ctx.Err()
 }
 
-func appendSpans(b collector.Batch, events []controlbus.MessageEvent) {
-	for i := range events {
-		e := &events[i]
-		s := storage.Span{
-			Time: e.Time, DurationNs: uint64(max(e.LatencyNs, 1e6)), TraceID: e.TraceID, SpanID: e.SpanID, Env: e.Env, Service: e.Service,
-			Name: e.Op.String() + " " + e.Destination, Kind: 4, System: e.System, Destination: e.Destination,
-			MessageID: e.MessageID, CorrelationID: e.CorrelationID, Op: e.Op,
-			Attrs: []storage.Attr{{Key: controlbus.AttrMessageID, Value: e.MessageID}},
-		}
-		if e.Op == controlbus.OpProcess {
-			s.Kind = 5
-			s.Links = []storage.SpanLink{{TraceID: e.TraceID, SpanID: events[i-1].SpanID}}
-		}
-		b.AppendSpan(&s)
-	}
-}
-
-const sampleEvery = 15 * time.Second
-
-// appendSamples is what an agent says of every channel's state.
-func appendSamples(b collector.Batch, at int64, n int) {
-	for i, ch := range Channels() {
-		labels := []storage.Attr{
-			{Key: controlbus.AttrEnvironment, Value: "production"}, {Key: controlbus.AttrBroker, Value: "rabbit-eu1"},
-			{Key: controlbus.AttrDestination, Value: ch}, {Key: controlbus.AttrSystem, Value: "rabbitmq"},
-			{Key: controlbus.AttrChannelKind, Value: "queue"},
-		}
-		for j, m := range []string{controlbus.MetricChannelMessages, controlbus.MetricChannelConsumers, controlbus.MetricChannelPublished, controlbus.MetricChannelDelivered} {
-			kind, value := "gauge", float64((n/100+i*7)%50)
-			if j >= 2 {
-				kind, value = "counter", float64(n/len(Channels()))
-			}
-			b.AppendSample(&storage.Sample{Metric: m, Series: mix(uint64(j), uint64(i)), Kind: kind, Time: at, Value: value, Labels: labels})
-		}
-	}
+type numbered struct {
+	number, messages int
+	batch            collector.Batch
 }
