@@ -14,7 +14,6 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"sync"
@@ -24,6 +23,7 @@ import (
 
 	"github.com/signalbox-dev/signalbox/collector"
 	"github.com/signalbox-dev/signalbox/controlbus"
+	"github.com/signalbox-dev/signalbox/controlbus/backoff"
 	"github.com/signalbox-dev/signalbox/storage/spool"
 )
 
@@ -245,7 +245,7 @@ func (in *Ingest) begin(ctx context.Context, to spool.Position) error {
 func (in *Ingest) write(ctx context.Context, b *block) error {
 	token := fmt.Sprintf("%s/%d-%d", in.queue.ID(), b.from, b.to)
 	refusals := 0
-	for pause := 100 * time.Millisecond; ; pause = min(2*pause, in.cfg.RetryMost) {
+	for again := in.backoff(); ; {
 		writeCtx, cancel := graceful(ctx, 5*time.Second)
 		err := in.sink.Write(writeCtx, token, b.batch)
 		cancel()
@@ -264,10 +264,14 @@ func (in *Ingest) write(ctx context.Context, b *block) error {
 		}
 		in.retries.Inc()
 		in.failing(err)
-		if err := sleep(ctx, pause); err != nil {
-			return err
+		if !backoff.Sleep(ctx, again.Next()) {
+			return ctx.Err()
 		}
 	}
+}
+
+func (in *Ingest) backoff() *backoff.Backoff {
+	return &backoff.Backoff{Base: 100 * time.Millisecond, Cap: in.cfg.RetryMost, Floor: 50 * time.Millisecond}
 }
 
 // quarantine copies the block's requests into a file of their own.
@@ -309,14 +313,14 @@ func (in *Ingest) copyRange(ctx context.Context, dir string, from, to spool.Posi
 
 // retry repeats what the disk may refuse for a while.
 func (in *Ingest) retry(ctx context.Context, what string, f func() error) error {
-	for pause := 100 * time.Millisecond; ; pause = min(2*pause, in.cfg.RetryMost) {
+	for again := in.backoff(); ; {
 		err := f()
 		if err == nil {
 			return nil
 		}
 		in.failing(fmt.Errorf("%s: %w", what, err))
-		if err := sleep(ctx, pause); err != nil {
-			return err
+		if !backoff.Sleep(ctx, again.Next()) {
+			return ctx.Err()
 		}
 	}
 }
@@ -369,16 +373,4 @@ func graceful(ctx context.Context, grace time.Duration) (context.Context, contex
 		}
 	})
 	return out, func() { stop(); cancel() }
-}
-
-// sleep waits for about d.
-func sleep(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d/2 + rand.N(d))
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }

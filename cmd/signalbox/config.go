@@ -1,0 +1,173 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"gopkg.in/yaml.v3"
+
+	"github.com/signalbox-dev/signalbox/collector"
+	"github.com/signalbox-dev/signalbox/collector/ingest"
+	"github.com/signalbox-dev/signalbox/collector/live"
+	"github.com/signalbox-dev/signalbox/collector/otlp"
+	"github.com/signalbox-dev/signalbox/controlbus"
+	"github.com/signalbox-dev/signalbox/storage/clickhouse"
+	"github.com/signalbox-dev/signalbox/storage/engine"
+)
+
+// config is the console's configuration file, composed of each package's own
+// section.
+type config struct {
+	// DataDir holds everything the console keeps: the embedded engine, the
+	// durable queue and the state. Sections may name other places.
+	DataDir string `yaml:"data_dir"`
+	// Listen is the one HTTP port: pages, OTLP/HTTP, agents, live taps.
+	Listen string `yaml:"listen"`
+	// ListenGRPC is OTLP/gRPC; empty for none.
+	ListenGRPC string        `yaml:"listen_grpc"`
+	Grace      time.Duration `yaml:"grace"` // each part gets this long to stop
+
+	Log       logConfig        `yaml:"log"`
+	Storage   storageConfig    `yaml:"storage"`
+	Collector collector.Config `yaml:"collector"`
+	Ingest    ingest.Config    `yaml:"ingest"`
+	OTLP      otlp.Config      `yaml:"otlp"`
+	Live      live.Config      `yaml:"live"`
+}
+
+type storageConfig struct {
+	clickhouse.Config `yaml:",inline"`
+	// DSNFile names a file that holds the DSN, with its password.
+	DSNFile string        `yaml:"dsn_file"`
+	Engine  engine.Config `yaml:"engine"`
+}
+
+type logConfig struct {
+	Level  slog.Level `yaml:"level"`
+	Format string     `yaml:"format"` // text or json
+}
+
+func defaultConfig() config {
+	c := config{
+		DataDir: filepath.Join(".data", "console"), Listen: "127.0.0.1:8470", ListenGRPC: "127.0.0.1:4317",
+		Grace:     20 * time.Second,
+		Log:       logConfig{Level: slog.LevelInfo, Format: "text"},
+		Storage:   storageConfig{Config: clickhouse.DefaultConfig(), Engine: engine.DefaultConfig()},
+		Collector: collector.DefaultConfig(),
+		Ingest:    ingest.DefaultConfig(),
+		OTLP:      otlp.DefaultConfig(),
+		Live:      live.DefaultConfig(),
+	}
+	c.Storage.Engine.DataDir = "" // in DataDir, unless the file says otherwise
+	c.Collector.Dir = ""
+	c.Ingest.Quarantine = ""
+	return c
+}
+
+// loadConfig reads a configuration file over the defaults. An empty path means
+// the defaults. Every problem is reported, with its line or key.
+func loadConfig(path string) (config, error) {
+	c := defaultConfig()
+	if path != "" {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return config{}, fmt.Errorf("configuration: %w", err)
+		}
+		d := yaml.NewDecoder(bytes.NewReader(text))
+		d.KnownFields(true)
+		if err := d.Decode(&c); err != nil && !errors.Is(err, io.EOF) {
+			return config{}, fmt.Errorf("configuration %s: %w", path, err)
+		}
+	}
+	if c.Storage.DSNFile != "" {
+		if c.Storage.DSN != "" {
+			return config{}, fmt.Errorf("configuration %s: storage: give dsn or dsn_file, not both", path)
+		}
+		dsn, err := controlbus.SecretFromFile(c.Storage.DSNFile)
+		if err != nil {
+			return config{}, fmt.Errorf("configuration %s: storage.dsn_file: %w", path, err)
+		}
+		c.Storage.DSN = dsn
+	}
+	c.derive()
+	if err := c.validate(); err != nil {
+		return config{}, fmt.Errorf("configuration %s is not usable:\n%w", path, err)
+	}
+	return c, nil
+}
+
+// derive fills in the places that follow from DataDir.
+func (c *config) derive() {
+	if c.Storage.Engine.DataDir == "" {
+		c.Storage.Engine.DataDir = filepath.Join(c.DataDir, "engine")
+	}
+	if c.Collector.Dir == "" {
+		c.Collector.Dir = filepath.Join(c.DataDir, "queue")
+	}
+	if c.Ingest.Quarantine == "" {
+		c.Ingest.Quarantine = filepath.Join(c.DataDir, "quarantine")
+	}
+}
+
+func (c config) validate() error {
+	var errs []error
+	section := func(prefix string, err error) {
+		if err == nil {
+			return
+		}
+		for _, line := range strings.Split(err.Error(), "\n") {
+			errs = append(errs, errors.New("  "+prefix+line))
+		}
+	}
+	if c.DataDir == "" {
+		section("", errors.New("data_dir: want a directory, have none"))
+	}
+	section("listen: ", loopback(c.Listen))
+	if c.ListenGRPC != "" {
+		section("listen_grpc: ", loopback(c.ListenGRPC))
+	}
+	if c.Grace <= 0 {
+		section("", fmt.Errorf("grace: want a positive duration, have %v", c.Grace))
+	}
+	if c.Log.Format != "text" && c.Log.Format != "json" {
+		section("", fmt.Errorf("log.format: want text or json, have %q", c.Log.Format))
+	}
+	section("storage.", c.Storage.Config.Validate())
+	if c.Storage.DSN == "" {
+		section("storage.engine.", c.Storage.Engine.Validate())
+	}
+	section("collector.", c.Collector.Validate())
+	section("ingest.", c.Ingest.Validate())
+	section("otlp.", c.OTLP.Validate())
+	section("live.", c.Live.Validate())
+	return errors.Join(errs...)
+}
+
+// loopback refuses an address that others can reach: this version has no
+// sign-in and no TLS, so nobody else may come in.
+func loopback(addr string) error {
+	host, _, err := net.SplitHostPort(addr)
+	if err != nil {
+		return fmt.Errorf("want host:port, have %q", addr)
+	}
+	if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
+		return fmt.Errorf("want a loopback address such as 127.0.0.1:8470, because there is no sign-in yet; have %q. Put a proxy with access control before it to reach it from elsewhere", addr)
+	}
+	return nil
+}
+
+func (c logConfig) logger(w io.Writer) *slog.Logger {
+	opts := &slog.HandlerOptions{Level: c.Level}
+	if c.Format == "json" {
+		return slog.New(slog.NewJSONHandler(w, opts))
+	}
+	return slog.New(slog.NewTextHandler(w, opts))
+}

@@ -1,0 +1,244 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/VictoriaMetrics/metrics"
+	"google.golang.org/grpc"
+
+	"github.com/signalbox-dev/signalbox/collector"
+	"github.com/signalbox-dev/signalbox/collector/ingest"
+	"github.com/signalbox-dev/signalbox/collector/live"
+	"github.com/signalbox-dev/signalbox/collector/otlp"
+	"github.com/signalbox-dev/signalbox/controlbus"
+	"github.com/signalbox-dev/signalbox/controlbus/backoff"
+	"github.com/signalbox-dev/signalbox/controlbus/link"
+	"github.com/signalbox-dev/signalbox/storage/clickhouse"
+	"github.com/signalbox-dev/signalbox/storage/engine"
+	"github.com/signalbox-dev/signalbox/storage/state"
+	"github.com/signalbox-dev/signalbox/ui"
+	uilive "github.com/signalbox-dev/signalbox/ui/live"
+)
+
+// console is everything behind `signalbox serve`, put together. Its stages run
+// in the order of the data, last one first: what takes requests in starts last
+// and stops first.
+type console struct {
+	cfg    config
+	log    *slog.Logger
+	set    *metrics.Set
+	assets fs.FS // from disk in -dev
+
+	hub       *live.Hub
+	collector *collector.Collector
+	ingest    *ingest.Ingest
+	receiver  *otlp.Receiver
+	engine    *engine.Supervisor // nil with a DSN
+	state     *state.Store
+	roster    *link.Roster
+
+	// store is set by the store stage before it is ready.
+	store *clickhouse.Store
+
+	http, grpc net.Listener
+}
+
+// newConsole opens what is on disk and the listeners, so that a second console
+// on the same data or ports fails at once. Close gives all of it back.
+func newConsole(ctx context.Context, cfg config, log *slog.Logger) (_ *console, err error) {
+	c := &console{cfg: cfg, log: log, set: metrics.NewSet(), hub: live.NewHub(cfg.Live)}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, c.close())
+		}
+	}()
+	part := func(name string) *slog.Logger { return log.With("component", name) }
+	if err := os.MkdirAll(cfg.DataDir, 0o700); err != nil {
+		return nil, fmt.Errorf("data directory: %w", err)
+	}
+	if c.collector, err = collector.New(cfg.Collector, c.hub, c.set, part("collector")); err != nil {
+		if errors.Is(err, controlbus.ErrConflict) {
+			return nil, fmt.Errorf("another signalbox uses %s: stop it, or give this one another data_dir: %w", cfg.DataDir, err)
+		}
+		return nil, err
+	}
+	c.receiver = otlp.New(cfg.OTLP, c.collector, c.set, part("otlp"))
+	if c.state, err = state.Open(ctx, filepath.Join(cfg.DataDir, "state.db")); err != nil {
+		return nil, err
+	}
+	if c.roster, err = link.NewRoster(ctx, c.state, part("link")); err != nil {
+		return nil, err
+	}
+	if cfg.Storage.DSN == "" {
+		c.engine = engine.New(cfg.Storage.Engine, part("engine"))
+	}
+	if c.http, err = listen(ctx, cfg.Listen, "listen"); err != nil {
+		return nil, err
+	}
+	if cfg.ListenGRPC != "" {
+		if c.grpc, err = listen(ctx, cfg.ListenGRPC, "listen_grpc"); err != nil {
+			return nil, err
+		}
+	}
+	return c, nil
+}
+
+func listen(ctx context.Context, addr, key string) (net.Listener, error) {
+	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", addr)
+	if err != nil {
+		return nil, fmt.Errorf("%w (give another address with the key %s)", err, key)
+	}
+	return l, nil
+}
+
+// url is where the pages are.
+func (c *console) url() string { return "http://" + c.http.Addr().String() }
+
+// close gives back what newConsole opened. The stages have ended.
+func (c *console) close() error {
+	var errs []error
+	for _, l := range []net.Listener{c.http, c.grpc} {
+		if l != nil {
+			if err := l.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
+				errs = append(errs, err)
+			}
+		}
+	}
+	if c.collector != nil {
+		errs = append(errs, c.collector.Close())
+	}
+	if c.state != nil {
+		errs = append(errs, c.state.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// stages lists the parts in starting order.
+func (c *console) stages() []stage {
+	var all []stage
+	if c.engine != nil {
+		all = append(all, stage{name: "engine", run: c.engine.Run})
+	}
+	storeReady, httpReady := make(chan struct{}), make(chan struct{})
+	all = append(all,
+		stage{name: "store", run: func(ctx context.Context) error { return c.runStore(ctx, storeReady) }, ready: storeReady},
+		stage{name: "ingest", run: func(ctx context.Context) error { return c.ingest.Run(ctx) }},
+		stage{name: "http", run: func(ctx context.Context) error { return c.runHTTP(ctx, httpReady) }, ready: httpReady},
+	)
+	if c.grpc != nil {
+		all = append(all, stage{name: "otlp/grpc", run: c.runGRPC})
+	}
+	return all
+}
+
+// runStore opens the store, however long it takes to be there, and keeps its
+// retention.
+func (c *console) runStore(ctx context.Context, ready chan<- struct{}) error {
+	log := c.log.With("component", "store")
+	cfg := c.cfg.Storage.Config
+	if c.engine != nil {
+		cfg.DialContext = c.engine.DialContext
+	}
+	for retry := (backoff.Backoff{Base: 200 * time.Millisecond, Cap: 10 * time.Second, Floor: 100 * time.Millisecond}); ; {
+		store, err := clickhouse.Open(ctx, cfg, log)
+		if err == nil {
+			c.store = store
+			break
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if !errors.Is(err, controlbus.ErrUnavailable) {
+			return err
+		}
+		log.WarnContext(ctx, "store is not there yet; trying again", "error", err)
+		if !backoff.Sleep(ctx, retry.Next()) {
+			return ctx.Err()
+		}
+	}
+	defer func() {
+		if err := c.store.Close(); err != nil {
+			log.WarnContext(ctx, "close", "error", err)
+		}
+	}()
+	c.ingest = ingest.New(c.cfg.Ingest, c.collector.Queue(), c.store, c.set, c.log.With("component", "ingest"))
+	close(ready)
+	<-ctx.Done()
+	return nil
+}
+
+// runHTTP serves pages, OTLP, agents and live taps on the one port.
+func (c *console) runHTTP(ctx context.Context, ready chan<- struct{}) error {
+	pages, err := ui.New(ui.Config{
+		Log: c.log.With("component", "ui"), Version: version, Store: c.store, Roster: c.roster, Metrics: c.set, Assets: c.assets,
+		Live: uilive.SourceFunc(func(q controlbus.LiveQuery) (uilive.Subscription, error) {
+			return c.hub.Subscribe(q, live.Options{})
+		}),
+		Health: health{c},
+	})
+	if err != nil {
+		return err
+	}
+	mux := http.NewServeMux()
+	for _, path := range []string{"/v1/logs", "/v1/traces", "/v1/metrics"} {
+		mux.Handle(path, c.receiver.Handler())
+	}
+	mux.Handle(link.Path, c.roster.Handler())
+	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
+		c.set.WritePrometheus(w)
+		metrics.WriteProcessMetrics(w)
+	})
+	mux.Handle("/", pages)
+
+	server := &http.Server{
+		Handler: mux, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 2 * time.Minute, IdleTimeout: 2 * time.Minute,
+		MaxHeaderBytes: 64 << 10, ErrorLog: slog.NewLogLogger(c.log.With("component", "http").Handler(), slog.LevelDebug),
+	}
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(c.http) }()
+	close(ready)
+	select {
+	case err := <-served:
+		return err
+	case <-ctx.Done():
+	}
+	c.hub.Close() // sockets end first: Shutdown does not know them
+	pages.Close()
+	shutdown, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.cfg.Grace/2)
+	defer cancel()
+	err = server.Shutdown(shutdown)
+	if err != nil {
+		err = errors.Join(err, server.Close())
+	}
+	<-served
+	return err
+}
+
+// runGRPC serves OTLP/gRPC.
+func (c *console) runGRPC(ctx context.Context) error {
+	server := c.receiver.GRPCServer()
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(c.grpc) }()
+	select {
+	case err := <-served:
+		return err
+	case <-ctx.Done():
+	}
+	force := time.AfterFunc(c.cfg.Grace/2, server.Stop)
+	defer force.Stop()
+	server.GracefulStop()
+	if err := <-served; err != nil && !errors.Is(err, grpc.ErrServerStopped) {
+		return err
+	}
+	return nil
+}

@@ -1,0 +1,73 @@
+package main
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/signalbox-dev/signalbox/storage/engine"
+	"github.com/signalbox-dev/signalbox/ui/page/overview"
+)
+
+// health tells the overview what is wrong within the console itself.
+type health struct{ c *console }
+
+// lagLimit is how old the oldest request not stored yet may be before it is
+// called trouble.
+const lagLimit = 30 * time.Second
+
+// Troubles implements overview.Health.
+func (h health) Troubles() []overview.Trouble {
+	var all []overview.Trouble
+	if h.c.engine != nil {
+		if s := h.c.engine.Status(); s.State != engine.Running {
+			all = append(all, overview.Trouble{
+				Title:  "The embedded store is " + string(s.State),
+				Detail: sentence(s.LastError) + "What agents and services send is kept in the queue on disk and stored once it runs again.",
+				Since:  s.Since, Stop: true,
+			})
+		}
+	}
+	in := h.c.ingest.Stats()
+	switch {
+	case in.Error != "":
+		all = append(all, overview.Trouble{
+			Title:  "Nothing is stored at the moment",
+			Detail: fmt.Sprintf("%s%d bytes wait in the queue on disk; nothing is lost, and writing is tried again by itself.", sentence(in.Error), in.PendingBytes),
+			Since:  in.ErrorSince, Stop: true,
+		})
+	case !in.Oldest.IsZero() && time.Since(in.Oldest) > lagLimit:
+		all = append(all, overview.Trouble{
+			Title:  fmt.Sprintf("The store is %v behind", time.Since(in.Oldest).Round(time.Second)),
+			Detail: fmt.Sprintf("%d bytes wait in the queue on disk.", in.PendingBytes),
+			Since:  in.Oldest,
+		})
+	}
+	if in.Quarantined > 0 {
+		all = append(all, overview.Trouble{
+			Title:  fmt.Sprintf("%d blocks are in quarantine", in.Quarantined),
+			Detail: "The store refused them for good; their requests are kept in " + h.c.cfg.Ingest.Quarantine + ". The log names the cause.",
+		})
+	}
+	s := h.c.collector.Stats()
+	for _, reason := range slices.Sorted(maps.Keys(s.Refused)) {
+		if reason == "malformed" {
+			continue // the sender's mistake, told to the sender
+		}
+		all = append(all, overview.Trouble{
+			Title:  fmt.Sprintf("%d requests were told to come back later", s.Refused[reason]),
+			Detail: "Reason: " + strings.ReplaceAll(reason, "_", " ") + ". Agents keep what was refused on their own disk; services may not.",
+		})
+	}
+	return all
+}
+
+// sentence ends a message so that another can follow it.
+func sentence(s string) string {
+	if s == "" {
+		return ""
+	}
+	return strings.TrimRight(s, ". ") + ". "
+}
