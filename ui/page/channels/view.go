@@ -53,6 +53,19 @@ func Backlog(s *storage.ChannelState) float64 {
 // staleAfter is when a broker's description no longer counts as now.
 const staleAfter = 2 * time.Minute
 
+// DeadLetters says whether a channel's name is one that dead letter channels
+// usually have. Nobody consumes from them, and that is as it should be; that
+// something waits there is what a person should see.
+func DeadLetters(name string) bool {
+	name = strings.ToLower(name)
+	for _, part := range []string{"dlq", "dlx", "dead-letter", "dead_letter", "deadletter", "dead.letter"} {
+		if strings.Contains(name, part) {
+			return true
+		}
+	}
+	return strings.HasSuffix(name, ".dead") || strings.HasSuffix(name, "-dead") || strings.HasSuffix(name, "_error")
+}
+
 // Judge says how a channel stands.
 func Judge(s *storage.ChannelState, now time.Time) component.State {
 	backlog := Backlog(s)
@@ -61,6 +74,8 @@ func Judge(s *storage.ChannelState, now time.Time) component.State {
 		return component.State{Kind: component.Stale, Word: "no data"}
 	case !s.SeenAt.IsZero() && now.Sub(s.SeenAt) > staleAfter:
 		return component.State{Kind: component.Stale, Word: "not reported for " + component.Span(now.Sub(s.SeenAt).Round(time.Second))}
+	case backlog > 0 && DeadLetters(s.Name):
+		return component.State{Kind: component.Caution, Word: "dead letters"}
 	case backlog > 0 && s.Consumers == 0:
 		return component.State{Kind: component.Stop, Word: "no consumer"}
 	case s.Failed > 0 && s.Tapped > 0 && s.Failed*2 >= s.Tapped:
@@ -267,7 +282,7 @@ func (m *channelView) now(v *page.View, s *storage.ChannelState, series storage.
 		waiting.Note = component.Size(int64(s.Bytes)) + " by the broker"
 	}
 	consumers := component.Figure{ID: "consumers", Name: "Consumers", Value: component.Number(s.Consumers)}
-	if b > 0 && s.Consumers == 0 {
+	if b > 0 && s.Consumers == 0 && !DeadLetters(s.Name) {
 		waiting.Tone, consumers.Tone, consumers.Note = "bad", "bad", "nobody takes them"
 	}
 	failed := component.Figure{ID: "failed", Name: "Failed", Value: component.Count(s.Failed), Unit: "of " + component.Count(s.Tapped), Spark: values(series.Failed), Note: period}

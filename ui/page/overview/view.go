@@ -151,7 +151,7 @@ func agentNeeds(v *page.View, f facts) []Need {
 			case t.Loss.DroppedByAgent > 0 || t.Loss.DroppedByBroker > 0:
 				var parts []string
 				if n := t.Loss.DroppedByAgent; n > 0 {
-					parts = append(parts, component.Plural(n, "copy")[:]+" dropped by the agent")
+					parts = append(parts, component.Plural(n, "copy")+" dropped by the agent")
 				}
 				if n := t.Loss.DroppedByBroker; n > 0 {
 					parts = append(parts, component.Plural(n, "copy")+" dropped by the broker")
@@ -196,6 +196,14 @@ func channelNeeds(v *page.View, f facts) []Need {
 			n.State, n.weight = stop("Failing"), 72
 			n.Title = "Most messages on " + name + " fail"
 			n.Why = component.Count(s.Failed) + " of " + component.Count(s.Tapped) + " in this range."
+		case st.Word == "dead letters":
+			n.State, n.weight = caution("Dead letters"), 74
+			n.Title = component.Number(waiting) + " dead letters wait in " + name
+			n.Why = "Nothing takes them on by itself"
+			if s.PublishedS > 0 {
+				n.Why += "; " + component.Rate(s.PublishedS) + "/s more arrive"
+			}
+			n.Why += "."
 		case st.Word == "some failed":
 			n.State, n.weight = caution("Degraded"), 45
 			n.Title = "Some messages on " + name + " fail"
@@ -232,7 +240,7 @@ func sentence(f facts, needs []Need) string {
 	case len(stopped) == 1:
 		return lower(stopped[0].Title, len(needs) == 1)
 	case len(stopped) > 1:
-		return stopped[0].Title + ", and " + component.Plural(len(stopped)-1, "other thing") + " " + verb(len(stopped)-1, "stands", "stand")
+		return stopped[0].Title + ", and " + component.Plural(len(stopped)-1, "more thing") + " " + verb(len(stopped)-1, "has", "have") + " stopped"
 	case silent > 0 && silent == len(f.Agents):
 		return "No agent is heard from"
 	case silent > 0:

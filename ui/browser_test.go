@@ -1,0 +1,491 @@
+package ui_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/chromedp/cdproto/cdp"
+	"github.com/chromedp/cdproto/emulation"
+	cdplog "github.com/chromedp/cdproto/log"
+	"github.com/chromedp/cdproto/page"
+	"github.com/chromedp/cdproto/runtime"
+	"github.com/chromedp/chromedp"
+	"github.com/chromedp/chromedp/kb"
+
+	"github.com/signalbox-dev/signalbox/controlbus"
+	"github.com/signalbox-dev/signalbox/ui"
+	"github.com/signalbox-dev/signalbox/ui/live"
+)
+
+// missing skips by name, and fails where everything must be there.
+func missing(t *testing.T, what string) {
+	t.Helper()
+	if os.Getenv("SIGNALBOX_TEST_STRICT") == "1" {
+		t.Fatalf("missing: %s", what)
+	}
+	t.Skipf("missing: %s", what)
+}
+
+// action is a step without a result.
+type action = chromedp.Action[chromedp.Void]
+
+// chrome starts a real Chromium with a profile of its own.
+func chrome(t *testing.T) context.Context {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("-short")
+	}
+	path := ""
+	for _, name := range []string{"chromium", "chromium-browser", "google-chrome"} {
+		if p, err := exec.LookPath(name); err == nil {
+			path = p
+			break
+		}
+	}
+	if path == "" {
+		missing(t, "chromium")
+	}
+	opts := []chromedp.ExecAllocatorOption{
+		chromedp.ExecPath(path), chromedp.UserDataDir(t.TempDir()), chromedp.Headless, chromedp.NoSandbox, chromedp.DisableGPU, chromedp.NoFirstRun,
+		chromedp.Flag("disable-background-networking", true), chromedp.Flag("disable-component-update", true), chromedp.Flag("disable-sync", true),
+		chromedp.Flag("disable-dev-shm-usage", true), chromedp.Flag("hide-scrollbars", true), chromedp.Env("TZ=UTC"), chromedp.WSURLReadTimeout(60 * time.Second),
+	}
+	alloc, stopAlloc := chromedp.NewExecAllocator(context.Background(), opts...)
+	ctx, stop := chromedp.NewContext(alloc)
+	t.Cleanup(func() {
+		_ = chromedp.Cancel(ctx)
+		stop()
+		stopAlloc()
+	})
+	if err := chromedp.Do(ctx); err != nil {
+		t.Fatalf("start chromium: %v", err)
+	}
+	return ctx
+}
+
+// tab opens a tab and collects everything the browser complains about.
+func tab(t *testing.T, browserCtx context.Context) (context.Context, func() []string) {
+	t.Helper()
+	ctx, stop := chromedp.NewContext(browserCtx)
+	ctx, stopTime := context.WithTimeout(ctx, 60*time.Second)
+	t.Cleanup(func() { stopTime(); stop() })
+	var mu sync.Mutex
+	var said []string
+	add := func(s string) {
+		mu.Lock()
+		defer mu.Unlock()
+		said = append(said, s)
+	}
+	if err := chromedp.Do(ctx); err != nil {
+		t.Fatalf("open tab: %v", err)
+	}
+	err := chromedp.Listen(ctx, func(ev any) {
+		switch e := ev.(type) {
+		case *cdplog.EventEntryAdded:
+			if e.Entry.Level == cdplog.EntryLevelError || e.Entry.Source == cdplog.EntrySourceSecurity {
+				add(e.Entry.Text + " " + e.Entry.URL)
+			}
+		case *runtime.EventExceptionThrown:
+			add(fmt.Sprintf("exception: %s %+v", e.ExceptionDetails.Text, e.ExceptionDetails.Exception))
+		case *runtime.EventConsoleAPICalled:
+			if e.Type == runtime.ConsoleAPICalledTypeError || e.Type == runtime.ConsoleAPICalledTypeWarning {
+				b, _ := json.Marshal(e.Args)
+				add(string(e.Type) + ": " + string(b))
+			}
+		}
+	})
+	if err != nil {
+		t.Fatalf("listen: %v", err)
+	}
+	enable := chromedp.Func(func(ctx context.Context, tg *chromedp.Target) error {
+		if _, err := cdp.Call(ctx, tg, cdplog.Enable, cdp.Empty{}); err != nil {
+			return err
+		}
+		_, err := cdp.Call(ctx, tg, runtime.Enable, cdp.Empty{})
+		return err
+	})
+	if err := chromedp.Do(ctx, enable); err != nil {
+		t.Fatalf("open tab: %v", err)
+	}
+	return ctx, func() []string {
+		mu.Lock()
+		defer mu.Unlock()
+		return append([]string(nil), said...)
+	}
+}
+
+// serveUI serves a console over loopback with the real clock.
+func serveUI(t *testing.T, s *fakeStore, r *fakeRoster, src live.Source) (string, *ui.UI) {
+	t.Helper()
+	u, err := ui.New(ui.Config{Version: "test", Store: s, Roster: r, Live: src, Owner: func(*http.Request) string { return "Mia" }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !u.AssetsBuilt() {
+		missing(t, "browser assets (make generate)")
+	}
+	srv := httptest.NewServer(u)
+	t.Cleanup(func() { u.Close(); srv.CloseClientConnections(); srv.Close() })
+	return srv.URL, u
+}
+
+func size(w, h int64, mobile bool) action {
+	if mobile {
+		return chromedp.EmulateViewport(w, h, chromedp.EmulateMobile)
+	}
+	return chromedp.EmulateViewport(w, h)
+}
+
+func theme(name string) action {
+	return chromedp.Func(func(ctx context.Context, tg *chromedp.Target) error {
+		_, err := cdp.Call(ctx, tg, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: name}}})
+		return err
+	})
+}
+
+// until waits for a condition, also across navigations.
+func until(cond string) action {
+	return chromedp.Func(func(ctx context.Context, _ *chromedp.Target) error {
+		ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+		defer cancel()
+		tick := time.NewTicker(40 * time.Millisecond)
+		defer tick.Stop()
+		for {
+			ok, err := chromedp.Run(ctx, chromedp.Evaluate[bool]("!!("+cond+")"))
+			if ok {
+				return nil
+			}
+			select {
+			case <-tick.C:
+			case <-ctx.Done():
+				return fmt.Errorf("until %s: %w (%v)", cond, ctx.Err(), err)
+			}
+		}
+	})
+}
+
+// value evaluates an expression into v.
+func value[T any](js string, v *T, opts ...chromedp.EvaluateOption) action {
+	return chromedp.Func(func(ctx context.Context, _ *chromedp.Target) (err error) {
+		*v, err = chromedp.Run(ctx, chromedp.Evaluate[T](js, opts...))
+		return err
+	})
+}
+
+func js(code string) action { return chromedp.Evaluate[chromedp.Void](code) }
+
+type finding struct {
+	ID, Impact, Help string
+	Nodes            []struct {
+		HTML           string
+		FailureSummary string
+	}
+}
+
+// TestBrowserPages loads every page in Chromium: no complaint, no accessibility
+// finding, nothing wider than the window, and a picture of each where asked.
+func TestBrowserPages(t *testing.T) {
+	axe, err := os.ReadFile(filepath.Join("..", "node_modules", "axe-core", "axe.min.js"))
+	if err != nil {
+		missing(t, "axe-core (npm ci)")
+	}
+	shots := os.Getenv("SIGNALBOX_SCREENSHOTS")
+	if shots != "" {
+		if err := os.MkdirAll(shots, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s, r := filled(time.Now())
+	s.now = time.Now
+	var frame controlbus.LiveFrame
+	for i := range 30 {
+		frame.Events = append(frame.Events, &s.messages[29-i].MessageEvent)
+	}
+	frame.Matched, frame.Sampled = 44, 14
+	base, _ := serveUI(t, s, r, live.SourceFunc(func(controlbus.LiveQuery) (live.Subscription, error) {
+		one := newFakeTap()
+		one.frames <- frame
+		return one, nil
+	}))
+	all := pages(s)
+	empty, _ := serveUI(t, &fakeStore{}, &fakeRoster{}, noLive)
+	bctx := chrome(t)
+	for name, path := range all {
+		all[name] = base + path
+	}
+	all["first-start"] = empty + "/"
+	all["first-channels"] = empty + "/channels"
+	ctx, said := tab(t, bctx)
+	for name, at := range all {
+		for _, w := range []int64{1280, 390} {
+			for _, th := range []string{"light", "dark"} {
+				// Without pictures to take, two of the four cover both themes and
+				// both widths in half the time.
+				if shots == "" && (w == 1280) != (th == "light") {
+					continue
+				}
+				label := fmt.Sprintf("%s-%s-%d", name, th, w)
+				before := len(said())
+				h := int64(900)
+				if w == 390 {
+					h = 844
+				}
+				var wide int64
+				var raw string
+				var shot []byte
+				acts := []action{
+					size(w, h, w == 390), theme(th), chromedp.Navigate(at), until(`document.readyState === "complete"`),
+					until(`!document.querySelector("[data-chart]") || !!document.querySelector(".uplot canvas")`),
+				}
+				if name == "live" {
+					acts = append(acts, until(`document.querySelectorAll(".taprow").length > 20`))
+				}
+				acts = append(acts,
+					value(`document.documentElement.scrollWidth - innerWidth`, &wide),
+					js(string(axe)+`;0`),
+					value(`axe.run(document, {runOnly: ["wcag2a","wcag2aa","wcag21a","wcag21aa","wcag22aa","best-practice"]}).then(r => JSON.stringify(r.violations))`, &raw, chromedp.EvalAwaitPromise),
+				)
+				if shots != "" {
+					acts = append(acts, chromedp.Func(func(ctx context.Context, _ *chromedp.Target) (err error) {
+						shot, err = chromedp.Run(ctx, chromedp.CaptureScreenshot())
+						return err
+					}))
+				}
+				if err := chromedp.Do(ctx, acts...); err != nil {
+					t.Fatalf("%s: %v; the browser said %q", label, err, said())
+				}
+				for _, line := range said()[before:] {
+					if name == "missing" && strings.Contains(line, "404") {
+						continue
+					}
+					t.Errorf("%s: the browser complains: %s", label, line)
+				}
+				if wide > 0 {
+					t.Errorf("%s: %d px wider than the window", label, wide)
+				}
+				var found []finding
+				if err := json.Unmarshal([]byte(raw), &found); err != nil {
+					t.Fatalf("%s: axe: %v", label, err)
+				}
+				for _, f := range found {
+					node := ""
+					if len(f.Nodes) > 0 {
+						node = f.Nodes[0].HTML + " " + f.Nodes[0].FailureSummary
+					}
+					if f.Impact == "serious" || f.Impact == "critical" {
+						t.Errorf("%s: axe %s (%s): %s: %d nodes, first %.400s", label, f.ID, f.Impact, f.Help, len(f.Nodes), node)
+					} else {
+						t.Logf("%s: axe %s (%s): %s: %.200s", label, f.ID, f.Impact, f.Help, node)
+					}
+				}
+				if shots != "" {
+					if err := os.WriteFile(filepath.Join(shots, label+".png"), shot, 0o644); err != nil {
+						t.Error(err)
+					}
+				}
+			}
+		}
+	}
+}
+
+// TestBrowserLiveTap watches frames arrive, holds the list, and loses a console.
+func TestBrowserLiveTap(t *testing.T) {
+	t.Parallel()
+	s, r := filled(time.Now())
+	tap := newFakeTap()
+	var once sync.Once
+	base, u := serveUI(t, s, r, live.SourceFunc(func(q controlbus.LiveQuery) (live.Subscription, error) {
+		first := false
+		once.Do(func() { first = true })
+		if !first || q.Channel != "payments.*" || q.Env != "production" {
+			return nil, fmt.Errorf("want one tap on payments.* of production, have %+v: %w", q, controlbus.ErrUnavailable)
+		}
+		return tap, nil
+	}))
+	send := func(from, to int, sampled int64) {
+		f := controlbus.LiveFrame{Matched: int64(to-from) + sampled, Sampled: sampled}
+		for i := to - 1; i >= from; i-- {
+			f.Events = append(f.Events, &s.messages[i].MessageEvent)
+		}
+		tap.frames <- f
+	}
+	ctx, said := tab(t, chrome(t))
+	send(0, 10, 14)
+	rows := `document.querySelectorAll(".taprow").length`
+	err := chromedp.Do(ctx, size(1280, 900, false), chromedp.Navigate(base+"/live?q="+url.QueryEscape("channel:payments.*")),
+		until(rows+" === 10"), until(`document.querySelector(".tapcut").textContent.startsWith("14 not shown here")`),
+		until(`document.querySelector("[data-live=tap-matched]").textContent === "24"`),
+		until(`document.querySelector("[data-tap-state]").textContent.includes("Running")`),
+		chromedp.KeyEvent(" "), until(`document.querySelector("[data-tap-state]").textContent.startsWith("Paused at")`))
+	if err != nil {
+		t.Fatalf("%v; the browser said %q", err, said())
+	}
+	send(10, 17, 0)
+	err = chromedp.Do(ctx, until(`/^Paused at .*, 7 newer$/.test(document.querySelector("[data-tap-newer]").textContent)`),
+		until(rows+" === 10"), chromedp.KeyEvent(" "), until(rows+" === 17"),
+		chromedp.KeyEvent("j"), chromedp.KeyEvent("j"), until(`document.querySelectorAll(".taprow")[1].classList.contains("at")`),
+		chromedp.KeyEvent(kb.Enter), until(`location.pathname.startsWith("/messages/") && document.readyState === "complete"`))
+	if err != nil {
+		t.Fatalf("%v; the browser said %q", err, said())
+	}
+	if got := said(); len(got) > 0 {
+		t.Errorf("the browser complains: %q", got)
+	}
+	select {
+	case <-tap.closed:
+	case <-time.After(10 * time.Second):
+		t.Error("leaving the page did not close the tap")
+	}
+	u.Close()
+}
+
+// TestBrowserKeysAndRefresh drives the list by keyboard while the console
+// refreshes it, then loses the console.
+func TestBrowserKeysAndRefresh(t *testing.T) {
+	t.Parallel()
+	s, r := filled(time.Now())
+	s.now = time.Now
+	u, err := ui.New(ui.Config{Version: "test", Store: s, Roster: r, Live: noLive})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !u.AssetsBuilt() {
+		missing(t, "browser assets (make generate)")
+	}
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var mu sync.Mutex
+	down, refreshed := false, 0
+	srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		d := down
+		if r.Header.Get("HX-Request") == "true" {
+			refreshed++
+		}
+		mu.Unlock()
+		if d {
+			http.Error(w, "gone", http.StatusBadGateway)
+			return
+		}
+		u.ServeHTTP(w, r)
+	})}
+	go func() { _ = srv.Serve(ln) }()
+	t.Cleanup(func() { u.Close(); _ = srv.Close() })
+	ctx, said := tab(t, chrome(t))
+	at := "http://" + ln.Addr().String()
+	row := `document.querySelector("tr.at a[data-open]")?.textContent`
+	run := func(step string, acts ...action) {
+		t.Helper()
+		if err := chromedp.Do(ctx, acts...); err != nil {
+			t.Fatalf("%s: %v; the browser said %q", step, err, said())
+		}
+	}
+	run("open", size(1280, 900, false), chromedp.Navigate(at+"/"), until(`document.readyState === "complete" && !document.getElementById("live").hidden`))
+	run("g c", chromedp.KeyEvent("g"), chromedp.KeyEvent("c"), until(`location.pathname === "/channels" && document.readyState === "complete"`))
+	run("? and Esc", chromedp.KeyEvent("?"), until(`document.getElementById("keys").open`), chromedp.KeyEvent(kb.Escape), until(`!document.getElementById("keys").open`))
+	run("/", chromedp.KeyEvent("/"), until(`document.activeElement.id === "filter"`), chromedp.KeyEvent("j"), until(`document.getElementById("filter").value.endsWith("j") && location.pathname === "/channels"`),
+		js(`document.getElementById("filter").value = ""`), chromedp.KeyEvent(kb.Escape), until(`document.activeElement.id !== "filter"`))
+	run("j j k", chromedp.KeyEvent("j"), chromedp.KeyEvent("j"), until(row+` === "payments.capture.dlq"`))
+	run("refresh", js(`window.__row = document.querySelector("tr.at"), 0`), until(`document.getElementById("live").dataset.state === "live"`))
+	mu.Lock()
+	seen := refreshed
+	mu.Unlock()
+	run("wait for a refresh", chromedp.Func(func(ctx context.Context, _ *chromedp.Target) error {
+		tick := time.NewTicker(50 * time.Millisecond)
+		defer tick.Stop()
+		for {
+			select {
+			case <-tick.C:
+				mu.Lock()
+				more := refreshed > seen
+				mu.Unlock()
+				if more {
+					return nil
+				}
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+	}), until(row+` === "payments.capture.dlq" && window.__row.isConnected && document.activeElement.closest("tr") === window.__row`))
+	if got := said(); len(got) > 0 {
+		t.Errorf("the browser complains: %q", got)
+	}
+	run("pause", js(`document.activeElement.blur()`), chromedp.KeyEvent(" "), until(`document.getElementById("live").textContent.trim().startsWith("Paused")`),
+		chromedp.KeyEvent(" "), until(`document.getElementById("live").dataset.state === "live"`))
+	mu.Lock()
+	down = true
+	mu.Unlock()
+	run("late", until(`document.getElementById("live").dataset.state === "late"`),
+		until(`document.querySelectorAll("tbody tr").length === 8`))
+	run("open a row", chromedp.KeyEvent("j"), until(row+` !== undefined`))
+}
+
+// TestBrowserHostile shows what a producer may send on every page, live too:
+// nothing runs, and the policy has nothing to stop.
+func TestBrowserHostile(t *testing.T) {
+	t.Parallel()
+	s, r := hostileStore()
+	for i := range s.messages {
+		s.messages[i].Time = time.Now().Add(-time.Duration(i+1) * time.Second).UnixNano()
+	}
+	var f controlbus.LiveFrame
+	for i := range s.messages {
+		f.Events = append(f.Events, &s.messages[i].MessageEvent)
+	}
+	f.Matched = int64(len(f.Events))
+	base, _ := serveUI(t, s, r, live.SourceFunc(func(controlbus.LiveQuery) (live.Subscription, error) {
+		one := newFakeTap()
+		one.frames <- f
+		return one, nil
+	}))
+	ctx, said := tab(t, chrome(t))
+	dialogs := 0
+	var mu sync.Mutex
+	err := chromedp.Listen(ctx, func(ev any) {
+		mu.Lock()
+		defer mu.Unlock()
+		if _, ok := ev.(*page.EventJavascriptDialogOpening); ok {
+			dialogs++
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	paths := []string{"/", "/channels", "/messages", "/agents", "/live"}
+	for _, m := range s.messages {
+		paths = append(paths, "/messages/"+m.UID.String(), "/channel?"+url.Values{"env": {"production"}, "broker": {m.Broker}, "name": {m.Destination}}.Encode())
+	}
+	for _, p := range paths {
+		var pwned bool
+		acts := []action{chromedp.Navigate(base + p), until(`document.readyState === "complete"`)}
+		if p == "/live" {
+			acts = append(acts, until(fmt.Sprintf(`document.querySelectorAll(".taprow").length === %d`, len(hostile))))
+		}
+		acts = append(acts, value(`"pwned" in window || document.querySelector("main img, main script, main iframe") !== null`, &pwned))
+		if err := chromedp.Do(ctx, acts...); err != nil {
+			t.Fatalf("%s: %v; the browser said %q", p, err, said())
+		}
+		if pwned {
+			t.Errorf("%s: a producer's text ran", p)
+		}
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	if got := said(); len(got) > 0 || dialogs > 0 {
+		t.Errorf("%d dialogs; the browser complains: %q", dialogs, got)
+	}
+}
