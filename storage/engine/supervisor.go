@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -21,6 +20,7 @@ import (
 	"time"
 
 	"github.com/signalbox-dev/signalbox/controlbus"
+	"github.com/signalbox-dev/signalbox/controlbus/backoff"
 )
 
 // State is where a Supervisor's child stands.
@@ -184,7 +184,8 @@ func (s *Supervisor) Run(ctx context.Context) (err error) {
 	s.socket = cfg.Socket
 	s.mu.Unlock()
 
-	failures, once := 0, false
+	pauses := backoff.Backoff{Base: backoffFirst, Cap: backoffMost, Floor: backoffFirst / 4}
+	once := false
 	for {
 		began := time.Now()
 		ready, err := s.runChild(ctx, cfg)
@@ -196,33 +197,18 @@ func (s *Supervisor) Run(ctx context.Context) (err error) {
 			return err
 		}
 		if ready && time.Since(began) >= steady {
-			failures = 0
+			pauses.Reset()
 		}
-		pause := backoff(failures, rand.Float64())
-		failures++
+		pause := pauses.Next()
 		s.log.ErrorContext(ctx, "engine ended; starting it again", "error", err, "pause", pause)
 		s.update(func(st *Status) {
 			st.State, st.PID, st.LastError = Waiting, 0, err.Error()
 		})
-		timer := time.NewTimer(pause)
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-			timer.Stop()
+		if !backoff.Sleep(ctx, pause) {
 			return nil
 		}
 		s.update(func(st *Status) { st.Restarts++ })
 	}
-}
-
-// backoff is the pause before the start that follows n failures in a row:
-// doubling, with the upper half left to chance (0 ≤ chance < 1).
-func backoff(n int, chance float64) time.Duration {
-	d := backoffMost
-	if n < 16 {
-		d = min(backoffMost, backoffFirst<<n)
-	}
-	return d/2 + time.Duration(float64(d/2)*chance)
 }
 
 // runChild runs one process to its end. ready says whether it ever answered.
