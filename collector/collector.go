@@ -8,6 +8,7 @@ import (
 	"maps"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/VictoriaMetrics/metrics"
@@ -49,7 +50,7 @@ type sender struct {
 	sync.Mutex // held while a batch is made durable: a re-sent one waits for it
 	mark       Mark
 	clock      controlbus.ClockWindow
-	offset     time.Duration
+	offset     atomic.Int64 // nanoseconds; read without the lock
 }
 
 // Reasons for which requests are refused.
@@ -117,7 +118,7 @@ func (c *Collector) Consume(ctx context.Context, r Request) (Result, error) {
 		s.Lock()
 		defer s.Unlock()
 		if r.SentAt > 0 {
-			s.offset = s.clock.Add(r.ReceivedAt, time.Unix(0, r.SentAt).Sub(r.ReceivedAt))
+			s.offset.Store(int64(s.clock.Add(r.ReceivedAt, time.Unix(0, r.SentAt).Sub(r.ReceivedAt))))
 		}
 		if r.Batch <= s.mark.Batch {
 			c.duplicates.Inc()
@@ -195,11 +196,8 @@ func (c *Collector) ClockOffset(agentID string) time.Duration {
 	defer c.mu.Unlock()
 	for name, s := range c.senders {
 		if agent, _, _ := strings.Cut(name, "/"); agent == agentID {
-			s.Lock()
-			offset := s.offset
-			s.Unlock()
-			if offset != 0 {
-				return offset
+			if offset := s.offset.Load(); offset != 0 {
+				return time.Duration(offset)
 			}
 		}
 	}

@@ -144,6 +144,9 @@ func (q *Queue) save(c Checkpoint) error {
 	return nil
 }
 
+// End is the position behind the last durable entry.
+func (q *Queue) End() spool.Position { return q.log.End() }
+
 // Pending is how many bytes wait behind a position.
 func (q *Queue) Pending(from spool.Position) int64 { return q.log.Pending(from) }
 

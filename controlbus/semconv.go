@@ -73,7 +73,10 @@ const (
 // agent's spool: the number restarts only with a new sender name.
 const (
 	HeaderSender = "Signalbox-Sender" // <agent id>/<spool id>
-	HeaderBatch  = "Signalbox-Batch"  // rising decimal number
+	// HeaderBatch is a rising decimal number. A sender has one batch in flight and
+	// goes on only when it was acknowledged: a number at or below the highest
+	// acknowledged one counts as sent again.
+	HeaderBatch = "Signalbox-Batch"
 	// HeaderSentAt is the sender's clock in Unix nanoseconds when the request
 	// left, for the clock-offset estimate.
 	HeaderSentAt = "Signalbox-Sent-At"

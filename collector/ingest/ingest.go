@@ -155,7 +155,13 @@ func (in *Ingest) build(ctx context.Context, built chan<- *block, free <-chan *b
 	reader := in.queue.Reader(at.Position)
 	defer reader.Close()
 	dec := newDecoder()
-	next, fixed := at.Position, at.Writing
+	// Damage may have cut the queue before the end of the range that was being
+	// written; what is left of it must not wait for more.
+	next, fixed := at.Position, min(at.Writing, in.queue.End())
+	if fixed <= next {
+		fixed = 0
+	}
+	seen := maps.Clone(at.Marks)
 	for {
 		var b *block
 		select {
@@ -164,7 +170,7 @@ func (in *Ingest) build(ctx context.Context, built chan<- *block, free <-chan *b
 			return nil
 		}
 		b.reset(next)
-		if err := in.fill(ctx, b, reader, dec, fixed); err != nil {
+		if err := in.fill(ctx, b, reader, dec, seen, fixed); err != nil {
 			return err
 		}
 		fixed = 0
@@ -178,8 +184,10 @@ func (in *Ingest) build(ctx context.Context, built chan<- *block, free <-chan *b
 }
 
 // fill reads requests into a block until it is full, or, where fixed is set,
-// until exactly there: the range whose write was begun before a crash.
-func (in *Ingest) fill(ctx context.Context, b *block, reader *collector.QueueReader, dec *decoder, fixed spool.Position) error {
+// until exactly there: the range whose write was begun before a crash. seen are
+// the senders' batches so far: one that is in the queue twice, because a disk
+// brought back what it had failed to write, is stored once.
+func (in *Ingest) fill(ctx context.Context, b *block, reader *collector.QueueReader, dec *decoder, seen map[string]collector.Mark, fixed spool.Position) error {
 	wait, enough := context.WithCancel(ctx)
 	defer enough()
 	for {
@@ -197,10 +205,14 @@ func (in *Ingest) fill(ctx context.Context, b *block, reader *collector.QueueRea
 				defer time.AfterFunc(in.cfg.MaxDelay, enough).Stop()
 			}
 		}
-		dec.request(b.batch, e)
 		b.to = e.Next
-		if e.Err == nil && e.Sender != "" {
-			b.marks[e.Sender] = collector.Mark{Batch: max(e.Batch, b.marks[e.Sender].Batch), At: e.ReceivedAt}
+		numbered := e.Err == nil && e.Sender != ""
+		if !numbered || e.Batch > seen[e.Sender].Batch {
+			dec.request(b.batch, e)
+		}
+		if numbered {
+			m := collector.Mark{Batch: max(e.Batch, seen[e.Sender].Batch), At: e.ReceivedAt}
+			seen[e.Sender], b.marks[e.Sender] = m, m
 		}
 		if fixed != 0 {
 			if b.to >= fixed {
