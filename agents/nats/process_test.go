@@ -147,10 +147,10 @@ func TestLeftoversOfKilledTap(t *testing.T) {
 	}
 }
 
-// TestStoppedCoreTapProcess measures the one case the agent cannot prevent: its
+// TestSoakStoppedCoreTapProcess measures the one case the agent cannot prevent: its
 // whole process is stopped, so its watch-dog is too, and the server itself cuts
 // the connection after write_deadline (10 s).
-func TestStoppedCoreTapProcess(t *testing.T) {
+func TestSoakStoppedCoreTapProcess(t *testing.T) {
 	if os.Getenv("SIGNALBOX_SOAK") != "1" {
 		t.Skip("takes half a minute: SIGNALBOX_SOAK=1")
 	}

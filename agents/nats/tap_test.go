@@ -93,7 +93,7 @@ func TestInterestAndWorkQueueHoldNothing(t *testing.T) {
 			app, err := s.CreateConsumer(t.Context(), jetstream.ConsumerConfig{Durable: "app", AckPolicy: jetstream.AckExplicitPolicy})
 			must(t, err)
 			tap := startTap(t, connected(t, identity(), config(b.url)), name, agents.Position{}, nil)
-			if got := b.consumers(t); strings.Contains(strings.Join(got, " "), "sb-tap") {
+			if got := b.consumers(t); strings.Contains(strings.Join(got, " "), name+"/sb-tap") {
 				t.Errorf("%v: consumers %q, want none of the tap", retention, got)
 			}
 			for i := range 10 {

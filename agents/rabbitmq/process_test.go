@@ -126,8 +126,8 @@ func TestStoppedTapDoesNotSlowPublishers(t *testing.T) {
 	}
 }
 
-// TestHeartbeatRemovesStoppedTap takes two to three heartbeats of ten seconds.
-func TestHeartbeatRemovesStoppedTap(t *testing.T) {
+// TestSoakHeartbeatRemovesStoppedTap takes two to three heartbeats of ten seconds.
+func TestSoakHeartbeatRemovesStoppedTap(t *testing.T) {
 	if os.Getenv("SIGNALBOX_SOAK") != "1" {
 		t.Skip("takes half a minute: SIGNALBOX_SOAK=1")
 	}

@@ -158,7 +158,9 @@ func (t *tap) run(ctx context.Context, ready func()) (err error) {
 			return nil
 		}
 		unacked = 0
-		return t.conn.do(ctx, a.cfg.Timeout, func() error { return t.ch.Ack(last, true) })
+		// Ending the tap must not cut the connection in the middle of a call:
+		// the queue would outlive Tap until the broker notices.
+		return t.conn.do(context.WithoutCancel(ctx), a.cfg.Timeout, func() error { return t.ch.Ack(last, true) })
 	}
 	for {
 		var d amqp.Delivery
@@ -319,7 +321,7 @@ func (t *tap) follow(ctx context.Context, s survey) error {
 	if t.target.technique == techFirehose {
 		return nil
 	}
-	return t.mirror(ctx, s.bindings)
+	return t.mirror(context.WithoutCancel(ctx), s.bindings)
 }
 
 // poll watches the tapped queue's bindings and the tap queue's counters until
