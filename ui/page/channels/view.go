@@ -16,15 +16,15 @@ import (
 
 // Row is one channel in a table.
 type Row struct {
-	URL, Name, Broker, System, Kind   string
-	State                             component.State
-	Waiting, Unsettled, In, Out, Cons string
-	Cells                             component.Cells
-	Spark                             []float64
-	Tapped, Failed                    string
-	Tap                               component.State
-	Last                              time.Time
-	Bad                               bool
+	URL, Name, Broker, System, Kind string
+	State                           component.State
+	Waiting, In, Out, Cons          string
+	Cells                           component.Cells
+	Spark                           []float64
+	Tapped, Failed                  string
+	Tap                             component.State
+	Last                            time.Time
+	Bad                             bool
 
 	backlog, in, failed float64
 }
@@ -106,7 +106,7 @@ func MakeRows(v *page.View, states []storage.ChannelState, agents []controlbus.A
 		r := Row{
 			URL: v.Channel(s.ChannelName), Name: component.Visible(s.Name), Broker: component.Visible(s.Broker), System: page.System(s.System),
 			Kind: component.Visible(s.Kind), State: Judge(s, v.Now), Spark: s.Spark, Last: s.LastMessage,
-			Waiting: component.Number(b), Unsettled: component.Number(s.Unacked), In: component.Rate(s.PublishedS), Out: component.Rate(s.DeliveredS),
+			Waiting: component.Number(b), In: component.Rate(s.PublishedS), Out: component.Rate(s.DeliveredS),
 			Cons: component.Number(s.Consumers), Tapped: component.Count(s.Tapped), Failed: component.Count(s.Failed),
 			Cells: component.LitCells(b, peak), backlog: b, in: s.PublishedS, failed: float64(s.Failed),
 		}

@@ -128,6 +128,18 @@ func line(l Line) templ.Component {
 	})
 }
 
+// excerpt writes a row's piece of body, again without added blanks.
+func excerpt(r Row) templ.Component {
+	return templ.ComponentFunc(func(_ context.Context, w io.Writer) error {
+		text := templ.EscapeString(r.Before)
+		if r.Hit != "" {
+			text += "<mark>" + templ.EscapeString(r.Hit) + "</mark>"
+		}
+		_, err := io.WriteString(w, text+templ.EscapeString(r.After))
+		return err
+	})
+}
+
 // tok is a JSON token with its own text. end is, for an opening bracket, the
 // index of the closing one, -1 where the body was cut before it.
 type tok struct {

@@ -146,7 +146,7 @@ func around(text, word string) (before, hit, after string) {
 	if at < 0 {
 		return "", "", component.Visible(cut(text, 220))
 	}
-	from := max(0, at-40)
+	from := max(0, at-18)
 	before = text[from:at]
 	if from > 0 {
 		before = "…" + strings.ToValidUTF8(before, "")
