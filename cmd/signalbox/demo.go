@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -23,7 +22,7 @@ import (
 
 var demoCommand = command{
 	name:    "demo",
-	summary: "start a broker, an agent and a small company to watch",
+	summary: "run a console with a broker, an agent and a small company to watch",
 	run: func(ctx context.Context, args []string) error {
 		return runDemo(ctx, args, os.Stdout, os.Stderr)
 	},
@@ -34,7 +33,10 @@ const demoGrace = 10 * time.Second
 
 // demoOptions are the flags of signalbox demo.
 type demoOptions struct {
-	console string
+	console string // URL of another console; the demo has its own otherwise
+	listen  string
+	grpc    string
+	dev     bool
 	data    string
 	rate    float64
 	seed    uint64
@@ -47,26 +49,25 @@ func parseDemo(args []string, stderr io.Writer) (demoOptions, error) {
 	fs.Usage = func() {
 		fmt.Fprint(stderr, `Usage: signalbox demo [flags]
 
-Runs a NATS broker, an agent beside it, and a small order-processing company
-that sends real messages and fails in real ways, all in this process, and
-reports to the console given.
+Runs a console with its store, a NATS broker, an agent beside it, and a small
+order-processing company that sends real messages and fails in real ways.
+Everything is in this process, but for the store's engine, and listens on
+loopback only.
 
 `)
 		fs.PrintDefaults()
 	}
-	fs.StringVar(&o.console, "console", "http://127.0.0.1:8470", "`URL` of the console that is told")
-	fs.StringVar(&o.data, "data", filepath.Join(".data", "demo"), "data `directory` of broker and agent")
+	fs.StringVar(&o.console, "console", "", "`URL` of a console that is told instead of one of the demo's own")
+	fs.StringVar(&o.listen, "listen", defaultConfig().Listen, "`address` of the console")
+	fs.StringVar(&o.grpc, "listen-grpc", defaultConfig().ListenGRPC, "`address` of OTLP/gRPC; empty for none")
+	fs.BoolVar(&o.dev, "dev", false, "serve browser assets from ui/asset/dist instead of the built-in copy")
+	fs.StringVar(&o.data, "data", filepath.Join(".data", "demo"), "data `directory`")
 	fs.Float64Var(&o.rate, "rate", company.DefaultConfig().Rate, "orders per second")
 	fs.Uint64Var(&o.seed, "seed", 1, "seed of what customers buy and what goes wrong")
-	if err := fs.Parse(args); errors.Is(err, flag.ErrHelp) {
+	if err := parseFlags(fs, args); err != nil {
 		return o, err
-	} else if err != nil {
-		return o, fmt.Errorf("%w: %w", errUsage, err)
 	}
-	if fs.NArg() > 0 {
-		return o, fmt.Errorf("%w: demo: unexpected argument %q", errUsage, fs.Arg(0))
-	}
-	if u, err := url.Parse(o.console); err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
+	if u, err := url.Parse(o.console); o.console != "" && (err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "") {
 		return o, fmt.Errorf("%w: demo: -console: want an http or https URL, have %q", errUsage, o.console)
 	}
 	if o.data == "" {
@@ -85,10 +86,30 @@ func runDemo(ctx context.Context, args []string, stdout, stderr io.Writer) error
 	}
 	log := slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	p := &progress{out: stdout, begin: time.Now()}
-	stages, err := demoStages(o, log, p)
+	var stages []stage
+	if o.console == "" {
+		c, err := demoConsole(ctx, o, log)
+		if err != nil {
+			return err
+		}
+		defer func() {
+			if err := c.close(); err != nil {
+				log.Error("close the console", "error", err)
+			}
+		}()
+		o.console = c.url()
+		for _, s := range c.stages() {
+			stages = append(stages, s)
+			if s.ready != nil {
+				stages = append(stages, p.stage(s.name+" ready"))
+			}
+		}
+	}
+	parts, err := demoStages(o, log, p)
 	if err != nil {
 		return err
 	}
+	stages = append(stages, parts...)
 	stages = append(stages, stage{name: "greeting", run: func(ctx context.Context) error {
 		p.say("Signalbox watches the demo at %s (Ctrl-C ends it)", o.console)
 		<-ctx.Done()
@@ -97,6 +118,24 @@ func runDemo(ctx context.Context, args []string, stdout, stderr io.Writer) error
 	err = runStages(ctx, log, demoGrace, stages...)
 	p.step("stopped")
 	return err
+}
+
+// demoConsole is the console of signalbox serve, with the demo's addresses.
+func demoConsole(ctx context.Context, o demoOptions, log *slog.Logger) (*console, error) {
+	cfg := defaultConfig()
+	cfg.DataDir, cfg.Listen, cfg.ListenGRPC = filepath.Join(o.data, "console"), o.listen, o.grpc
+	cfg.derive()
+	if err := cfg.validate(); err != nil {
+		return nil, fmt.Errorf("%w: demo:\n%w", errUsage, err)
+	}
+	c, err := newConsole(ctx, cfg, log)
+	if err != nil {
+		return nil, err
+	}
+	if o.dev {
+		c.assets = os.DirFS("ui/asset/dist")
+	}
+	return c, nil
 }
 
 // demoStages are the demo's parts, from the broker to the company that needs
@@ -229,6 +268,15 @@ func (p *progress) step(format string, args ...any) {
 	}
 	p.last = now
 	fmt.Fprintf(p.out, "%-64s %5.1f s\n", fmt.Sprintf(format, args...), now.Sub(since).Seconds())
+}
+
+// stage is a stage that says, when its turn comes, that the one before is done.
+func (p *progress) stage(what string) stage {
+	return stage{name: what, run: func(ctx context.Context) error {
+		p.step("%s", what)
+		<-ctx.Done()
+		return nil
+	}}
 }
 
 func (p *progress) say(format string, args ...any) {
