@@ -22,6 +22,7 @@ import (
 	"github.com/signalbox-dev/signalbox/controlbus"
 	"github.com/signalbox-dev/signalbox/controlbus/backoff"
 	"github.com/signalbox-dev/signalbox/controlbus/link"
+	"github.com/signalbox-dev/signalbox/storage"
 	"github.com/signalbox-dev/signalbox/storage/clickhouse"
 	"github.com/signalbox-dev/signalbox/storage/engine"
 	"github.com/signalbox-dev/signalbox/storage/state"
@@ -148,6 +149,12 @@ func (c *console) runStore(ctx context.Context, ready chan<- struct{}) error {
 	if c.engine != nil {
 		cfg.DialContext = c.engine.DialContext
 	}
+	cfg.ClockOffset = func(m *storage.Message) time.Duration {
+		if m.TimeSource != controlbus.TimeAgent {
+			return 0 // not the agent's clock
+		}
+		return c.roster.BrokerClockOffset(m.Broker)
+	}
 	for retry := (backoff.Backoff{Base: 200 * time.Millisecond, Cap: 10 * time.Second, Floor: 100 * time.Millisecond}); ; {
 		store, err := clickhouse.Open(ctx, cfg, log)
 		if err == nil {
@@ -172,8 +179,7 @@ func (c *console) runStore(ctx context.Context, ready chan<- struct{}) error {
 	}()
 	c.ingest = ingest.New(c.cfg.Ingest, c.collector.Queue(), c.store, c.set, c.log.With("component", "ingest"))
 	close(ready)
-	<-ctx.Done()
-	return nil
+	return clickhouse.NewJanitor(c.store, c.set, log).Run(ctx)
 }
 
 // runHTTP serves pages, OTLP, agents and live taps on the one port.

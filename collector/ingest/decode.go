@@ -66,6 +66,7 @@ func (d *decoder) finish(b collector.Batch) {
 }
 
 func (d *decoder) Message(ev *controlbus.MessageEvent) {
+	ev.Time = storage.EventTime(ev.Time, ev.AgentTime)
 	d.batch.AppendMessage(ev)
 	d.panes.Add(ev)
 }

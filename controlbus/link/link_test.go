@@ -188,13 +188,17 @@ func TestTheFastestReportTellsTheClock(t *testing.T) {
 		for _, travelled := range []time.Duration{20 * time.Millisecond, time.Millisecond, 300 * time.Millisecond} {
 			a := agent("a", "1")
 			a.SentAt = time.Now().Add(ahead)
+			a.Brokers = []controlbus.BrokerStatus{{Name: "rabbit"}}
 			time.Sleep(travelled)
 			if _, err := r.Report(t.Context(), a); err != nil {
 				t.Fatal(err)
 			}
 		}
-		if got, want := r.ClockOffset("a"), ahead-time.Millisecond; got != want {
+		if got, want := r.BrokerClockOffset("rabbit"), ahead-time.Millisecond; got != want {
 			t.Errorf("clock offset: got %v, want %v", got, want)
+		}
+		if got := r.BrokerClockOffset("nats"); got != 0 {
+			t.Errorf("clock offset of an unknown broker: got %v, want 0", got)
 		}
 	})
 }

@@ -138,12 +138,17 @@ func (r *Roster) Agents() []controlbus.AgentView {
 	return views
 }
 
-// ClockOffset is the agent's clock minus the console's, 0 for a stranger.
-func (r *Roster) ClockOffset(agentID string) time.Duration {
+// BrokerClockOffset is how far the clock of the agent beside a broker is ahead
+// of the console's, 0 where nobody reports of it.
+func (r *Roster) BrokerClockOffset(broker string) time.Duration {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if e := r.agents[agentID]; e != nil {
-		return e.view.ClockOffset
+	for _, e := range r.agents {
+		for _, b := range e.view.Brokers {
+			if b.Name == broker {
+				return e.view.ClockOffset
+			}
+		}
 	}
 	return 0
 }
