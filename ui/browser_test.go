@@ -9,122 +9,21 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
-	"github.com/chromedp/cdproto/cdp"
-	"github.com/chromedp/cdproto/emulation"
-	cdplog "github.com/chromedp/cdproto/log"
 	"github.com/chromedp/cdproto/page"
-	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
 
 	"github.com/signalbox-dev/signalbox/controlbus"
+	"github.com/signalbox-dev/signalbox/test/browser"
 	"github.com/signalbox-dev/signalbox/ui"
 	"github.com/signalbox-dev/signalbox/ui/live"
 )
-
-// missing skips by name, and fails where everything must be there.
-func missing(t *testing.T, what string) {
-	t.Helper()
-	if os.Getenv("SIGNALBOX_TEST_STRICT") == "1" {
-		t.Fatalf("missing: %s", what)
-	}
-	t.Skipf("missing: %s", what)
-}
-
-// action is a step without a result.
-type action = chromedp.Action[chromedp.Void]
-
-// chrome starts a real Chromium with a profile of its own.
-func chrome(t *testing.T) context.Context {
-	t.Helper()
-	if testing.Short() {
-		t.Skip("-short")
-	}
-	path := ""
-	for _, name := range []string{"chromium", "chromium-browser", "google-chrome"} {
-		if p, err := exec.LookPath(name); err == nil {
-			path = p
-			break
-		}
-	}
-	if path == "" {
-		missing(t, "chromium")
-	}
-	opts := []chromedp.ExecAllocatorOption{
-		chromedp.ExecPath(path), chromedp.UserDataDir(t.TempDir()), chromedp.Headless, chromedp.NoSandbox, chromedp.DisableGPU, chromedp.NoFirstRun,
-		chromedp.Flag("disable-background-networking", true), chromedp.Flag("disable-component-update", true), chromedp.Flag("disable-sync", true),
-		chromedp.Flag("disable-dev-shm-usage", true), chromedp.Flag("hide-scrollbars", true), chromedp.Env("TZ=UTC"), chromedp.WSURLReadTimeout(60 * time.Second),
-	}
-	alloc, stopAlloc := chromedp.NewExecAllocator(context.Background(), opts...)
-	ctx, stop := chromedp.NewContext(alloc)
-	t.Cleanup(func() {
-		_ = chromedp.Cancel(ctx)
-		stop()
-		stopAlloc()
-	})
-	if err := chromedp.Do(ctx); err != nil {
-		t.Fatalf("start chromium: %v", err)
-	}
-	return ctx
-}
-
-// tab opens a tab and collects everything the browser complains about.
-func tab(t *testing.T, browserCtx context.Context) (context.Context, func() []string) {
-	t.Helper()
-	ctx, stop := chromedp.NewContext(browserCtx)
-	ctx, stopTime := context.WithTimeout(ctx, 60*time.Second)
-	t.Cleanup(func() { stopTime(); stop() })
-	var mu sync.Mutex
-	var said []string
-	add := func(s string) {
-		mu.Lock()
-		defer mu.Unlock()
-		said = append(said, s)
-	}
-	if err := chromedp.Do(ctx); err != nil {
-		t.Fatalf("open tab: %v", err)
-	}
-	err := chromedp.Listen(ctx, func(ev any) {
-		switch e := ev.(type) {
-		case *cdplog.EventEntryAdded:
-			if e.Entry.Level == cdplog.EntryLevelError || e.Entry.Source == cdplog.EntrySourceSecurity {
-				add(e.Entry.Text + " " + e.Entry.URL)
-			}
-		case *runtime.EventExceptionThrown:
-			add(fmt.Sprintf("exception: %s %+v", e.ExceptionDetails.Text, e.ExceptionDetails.Exception))
-		case *runtime.EventConsoleAPICalled:
-			if e.Type == runtime.ConsoleAPICalledTypeError || e.Type == runtime.ConsoleAPICalledTypeWarning {
-				b, _ := json.Marshal(e.Args)
-				add(string(e.Type) + ": " + string(b))
-			}
-		}
-	})
-	if err != nil {
-		t.Fatalf("listen: %v", err)
-	}
-	enable := chromedp.Func(func(ctx context.Context, tg *chromedp.Target) error {
-		if _, err := cdp.Call(ctx, tg, cdplog.Enable, cdp.Empty{}); err != nil {
-			return err
-		}
-		_, err := cdp.Call(ctx, tg, runtime.Enable, cdp.Empty{})
-		return err
-	})
-	if err := chromedp.Do(ctx, enable); err != nil {
-		t.Fatalf("open tab: %v", err)
-	}
-	return ctx, func() []string {
-		mu.Lock()
-		defer mu.Unlock()
-		return append([]string(nil), said...)
-	}
-}
 
 // serveUI serves a console over loopback with the real clock.
 func serveUI(t *testing.T, s *fakeStore, r *fakeRoster, src live.Source) (string, *ui.UI) {
@@ -134,57 +33,12 @@ func serveUI(t *testing.T, s *fakeStore, r *fakeRoster, src live.Source) (string
 		t.Fatal(err)
 	}
 	if !u.AssetsBuilt() {
-		missing(t, "browser assets (make generate)")
+		browser.Missing(t, "browser assets (make generate)")
 	}
 	srv := httptest.NewServer(u)
 	t.Cleanup(func() { u.Close(); srv.CloseClientConnections(); srv.Close() })
 	return srv.URL, u
 }
-
-func size(w, h int64, mobile bool) action {
-	if mobile {
-		return chromedp.EmulateViewport(w, h, chromedp.EmulateMobile)
-	}
-	return chromedp.EmulateViewport(w, h)
-}
-
-func theme(name string) action {
-	return chromedp.Func(func(ctx context.Context, tg *chromedp.Target) error {
-		_, err := cdp.Call(ctx, tg, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: name}}})
-		return err
-	})
-}
-
-// until waits for a condition, also across navigations.
-func until(cond string) action {
-	return chromedp.Func(func(ctx context.Context, _ *chromedp.Target) error {
-		ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
-		defer cancel()
-		tick := time.NewTicker(40 * time.Millisecond)
-		defer tick.Stop()
-		for {
-			ok, err := chromedp.Run(ctx, chromedp.Evaluate[bool]("!!("+cond+")"))
-			if ok {
-				return nil
-			}
-			select {
-			case <-tick.C:
-			case <-ctx.Done():
-				return fmt.Errorf("until %s: %w (%v)", cond, ctx.Err(), err)
-			}
-		}
-	})
-}
-
-// value evaluates an expression into v.
-func value[T any](js string, v *T, opts ...chromedp.EvaluateOption) action {
-	return chromedp.Func(func(ctx context.Context, _ *chromedp.Target) (err error) {
-		*v, err = chromedp.Run(ctx, chromedp.Evaluate[T](js, opts...))
-		return err
-	})
-}
-
-func js(code string) action { return chromedp.Evaluate[chromedp.Void](code) }
 
 type finding struct {
 	ID, Impact, Help string
@@ -199,7 +53,7 @@ type finding struct {
 func TestBrowserPages(t *testing.T) {
 	axe, err := os.ReadFile(filepath.Join("..", "node_modules", "axe-core", "axe.min.js"))
 	if err != nil {
-		missing(t, "axe-core (npm ci)")
+		browser.Missing(t, "axe-core (npm ci)")
 	}
 	shots := os.Getenv("SIGNALBOX_SCREENSHOTS")
 	if shots != "" {
@@ -221,13 +75,13 @@ func TestBrowserPages(t *testing.T) {
 	}))
 	all := pages(s)
 	empty, _ := serveUI(t, &fakeStore{}, &fakeRoster{}, noLive)
-	bctx := chrome(t)
+	bctx := browser.Chrome(t)
 	for name, path := range all {
 		all[name] = base + path
 	}
 	all["first-start"] = empty + "/"
 	all["first-channels"] = empty + "/channels"
-	ctx, said := tab(t, bctx)
+	ctx, said := browser.Tab(t, bctx)
 	for name, at := range all {
 		for _, w := range []int64{1280, 390} {
 			for _, th := range []string{"light", "dark"} {
@@ -245,17 +99,17 @@ func TestBrowserPages(t *testing.T) {
 				var wide int64
 				var raw string
 				var shot []byte
-				acts := []action{
-					size(w, h, w == 390), theme(th), chromedp.Navigate(at), until(`document.readyState === "complete"`),
-					until(`!document.querySelector("[data-chart]") || !!document.querySelector(".uplot canvas")`),
+				acts := []browser.Action{
+					browser.Size(w, h, w == 390), browser.Theme(th), chromedp.Navigate(at), browser.Until(`document.readyState === "complete"`),
+					browser.Until(`!document.querySelector("[data-chart]") || !!document.querySelector(".uplot canvas")`),
 				}
 				if name == "live" {
-					acts = append(acts, until(`document.querySelectorAll(".taprow").length > 20`))
+					acts = append(acts, browser.Until(`document.querySelectorAll(".taprow").length > 20`))
 				}
 				acts = append(acts,
-					value(`document.documentElement.scrollWidth - innerWidth`, &wide),
-					js(string(axe)+`;0`),
-					value(`axe.run(document, {runOnly: ["wcag2a","wcag2aa","wcag21a","wcag21aa","wcag22aa","best-practice"]}).then(r => JSON.stringify(r.violations))`, &raw, chromedp.EvalAwaitPromise),
+					browser.Value(`document.documentElement.scrollWidth - innerWidth`, &wide),
+					browser.JS(string(axe)+`;0`),
+					browser.Value(`axe.run(document, {runOnly: ["wcag2a","wcag2aa","wcag21a","wcag21aa","wcag22aa","best-practice"]}).then(r => JSON.stringify(r.violations))`, &raw, chromedp.EvalAwaitPromise),
 				)
 				if shots != "" {
 					acts = append(acts, chromedp.Func(func(ctx context.Context, _ *chromedp.Target) (err error) {
@@ -321,22 +175,22 @@ func TestBrowserLiveTap(t *testing.T) {
 		}
 		tap.frames <- f
 	}
-	ctx, said := tab(t, chrome(t))
+	ctx, said := browser.Tab(t, browser.Chrome(t))
 	send(0, 10, 14)
 	rows := `document.querySelectorAll(".taprow").length`
-	err := chromedp.Do(ctx, size(1280, 900, false), chromedp.Navigate(base+"/live?q="+url.QueryEscape("channel:payments.*")),
-		until(rows+" === 10"), until(`document.querySelector(".tapcut").textContent.startsWith("14 not shown here")`),
-		until(`document.querySelector("[data-live=tap-matched]").textContent === "24"`),
-		until(`document.querySelector("[data-tap-state]").textContent.includes("Running")`),
-		chromedp.KeyEvent(" "), until(`document.querySelector("[data-tap-state]").textContent.startsWith("Paused at")`))
+	err := chromedp.Do(ctx, browser.Size(1280, 900, false), chromedp.Navigate(base+"/live?q="+url.QueryEscape("channel:payments.*")),
+		browser.Until(rows+" === 10"), browser.Until(`document.querySelector(".tapcut").textContent.startsWith("14 not shown here")`),
+		browser.Until(`document.querySelector("[data-live=tap-matched]").textContent === "24"`),
+		browser.Until(`document.querySelector("[data-tap-state]").textContent.includes("Running")`),
+		chromedp.KeyEvent(" "), browser.Until(`document.querySelector("[data-tap-state]").textContent.startsWith("Paused at")`))
 	if err != nil {
 		t.Fatalf("%v; the browser said %q", err, said())
 	}
 	send(10, 17, 0)
-	err = chromedp.Do(ctx, until(`/^Paused at .*, 7 newer$/.test(document.querySelector("[data-tap-newer]").textContent)`),
-		until(rows+" === 10"), chromedp.KeyEvent(" "), until(rows+" === 17"),
-		chromedp.KeyEvent("j"), chromedp.KeyEvent("j"), until(`document.querySelectorAll(".taprow")[1].classList.contains("at")`),
-		chromedp.KeyEvent(kb.Enter), until(`location.pathname.startsWith("/messages/") && document.readyState === "complete"`))
+	err = chromedp.Do(ctx, browser.Until(`/^Paused at .*, 7 newer$/.test(document.querySelector("[data-tap-newer]").textContent)`),
+		browser.Until(rows+" === 10"), chromedp.KeyEvent(" "), browser.Until(rows+" === 17"),
+		chromedp.KeyEvent("j"), chromedp.KeyEvent("j"), browser.Until(`document.querySelectorAll(".taprow")[1].classList.contains("at")`),
+		chromedp.KeyEvent(kb.Enter), browser.Until(`location.pathname.startsWith("/messages/") && document.readyState === "complete"`))
 	if err != nil {
 		t.Fatalf("%v; the browser said %q", err, said())
 	}
@@ -362,7 +216,7 @@ func TestBrowserKeysAndRefresh(t *testing.T) {
 		t.Fatal(err)
 	}
 	if !u.AssetsBuilt() {
-		missing(t, "browser assets (make generate)")
+		browser.Missing(t, "browser assets (make generate)")
 	}
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -385,22 +239,22 @@ func TestBrowserKeysAndRefresh(t *testing.T) {
 	})}
 	go func() { _ = srv.Serve(ln) }()
 	t.Cleanup(func() { u.Close(); _ = srv.Close() })
-	ctx, said := tab(t, chrome(t))
+	ctx, said := browser.Tab(t, browser.Chrome(t))
 	at := "http://" + ln.Addr().String()
 	row := `document.querySelector("tr.at a[data-open]")?.textContent`
-	run := func(step string, acts ...action) {
+	run := func(step string, acts ...browser.Action) {
 		t.Helper()
 		if err := chromedp.Do(ctx, acts...); err != nil {
 			t.Fatalf("%s: %v; the browser said %q", step, err, said())
 		}
 	}
-	run("open", size(1280, 900, false), chromedp.Navigate(at+"/"), until(`document.readyState === "complete" && !document.getElementById("live").hidden`))
-	run("g c", chromedp.KeyEvent("g"), chromedp.KeyEvent("c"), until(`location.pathname === "/channels" && document.readyState === "complete"`))
-	run("? and Esc", chromedp.KeyEvent("?"), until(`document.getElementById("keys").open`), chromedp.KeyEvent(kb.Escape), until(`!document.getElementById("keys").open`))
-	run("/", chromedp.KeyEvent("/"), until(`document.activeElement.id === "filter"`), chromedp.KeyEvent("j"), until(`document.getElementById("filter").value.endsWith("j") && location.pathname === "/channels"`),
-		js(`document.getElementById("filter").value = ""`), chromedp.KeyEvent(kb.Escape), until(`document.activeElement.id !== "filter"`))
-	run("j j k", chromedp.KeyEvent("j"), chromedp.KeyEvent("j"), until(row+` === "payments.capture.dlq"`))
-	run("refresh", js(`window.__row = document.querySelector("tr.at"), 0`), until(`document.getElementById("live").dataset.state === "live"`))
+	run("open", browser.Size(1280, 900, false), chromedp.Navigate(at+"/"), browser.Until(`document.readyState === "complete" && !document.getElementById("live").hidden`))
+	run("g c", chromedp.KeyEvent("g"), chromedp.KeyEvent("c"), browser.Until(`location.pathname === "/channels" && document.readyState === "complete"`))
+	run("? and Esc", chromedp.KeyEvent("?"), browser.Until(`document.getElementById("keys").open`), chromedp.KeyEvent(kb.Escape), browser.Until(`!document.getElementById("keys").open`))
+	run("/", chromedp.KeyEvent("/"), browser.Until(`document.activeElement.id === "filter"`), chromedp.KeyEvent("j"), browser.Until(`document.getElementById("filter").value.endsWith("j") && location.pathname === "/channels"`),
+		browser.JS(`document.getElementById("filter").value = ""`), chromedp.KeyEvent(kb.Escape), browser.Until(`document.activeElement.id !== "filter"`))
+	run("j j k", chromedp.KeyEvent("j"), chromedp.KeyEvent("j"), browser.Until(row+` === "payments.capture.dlq"`))
+	run("refresh", browser.JS(`window.__row = document.querySelector("tr.at"), 0`), browser.Until(`document.getElementById("live").dataset.state === "live"`))
 	mu.Lock()
 	seen := refreshed
 	mu.Unlock()
@@ -420,18 +274,18 @@ func TestBrowserKeysAndRefresh(t *testing.T) {
 				return ctx.Err()
 			}
 		}
-	}), until(row+` === "payments.capture.dlq" && window.__row.isConnected && document.activeElement.closest("tr") === window.__row`))
+	}), browser.Until(row+` === "payments.capture.dlq" && window.__row.isConnected && document.activeElement.closest("tr") === window.__row`))
 	if got := said(); len(got) > 0 {
 		t.Errorf("the browser complains: %q", got)
 	}
-	run("pause", js(`document.activeElement.blur()`), chromedp.KeyEvent(" "), until(`document.getElementById("live").textContent.trim().startsWith("Paused")`),
-		chromedp.KeyEvent(" "), until(`document.getElementById("live").dataset.state === "live"`))
+	run("pause", browser.JS(`document.activeElement.blur()`), chromedp.KeyEvent(" "), browser.Until(`document.getElementById("live").textContent.trim().startsWith("Paused")`),
+		chromedp.KeyEvent(" "), browser.Until(`document.getElementById("live").dataset.state === "live"`))
 	mu.Lock()
 	down = true
 	mu.Unlock()
-	run("late", until(`document.getElementById("live").dataset.state === "late"`),
-		until(`document.querySelectorAll("tbody tr").length === 8`))
-	run("open a row", chromedp.KeyEvent("j"), until(row+` !== undefined`))
+	run("late", browser.Until(`document.getElementById("live").dataset.state === "late"`),
+		browser.Until(`document.querySelectorAll("tbody tr").length === 8`))
+	run("open a row", chromedp.KeyEvent("j"), browser.Until(row+` !== undefined`))
 }
 
 // TestBrowserHostile shows what a producer may send on every page, live too:
@@ -452,7 +306,7 @@ func TestBrowserHostile(t *testing.T) {
 		one.frames <- f
 		return one, nil
 	}))
-	ctx, said := tab(t, chrome(t))
+	ctx, said := browser.Tab(t, browser.Chrome(t))
 	dialogs := 0
 	var mu sync.Mutex
 	err := chromedp.Listen(ctx, func(ev any) {
@@ -471,11 +325,11 @@ func TestBrowserHostile(t *testing.T) {
 	}
 	for _, p := range paths {
 		var pwned bool
-		acts := []action{chromedp.Navigate(base + p), until(`document.readyState === "complete"`)}
+		acts := []browser.Action{chromedp.Navigate(base + p), browser.Until(`document.readyState === "complete"`)}
 		if p == "/live" {
-			acts = append(acts, until(fmt.Sprintf(`document.querySelectorAll(".taprow").length === %d`, len(hostile))))
+			acts = append(acts, browser.Until(fmt.Sprintf(`document.querySelectorAll(".taprow").length === %d`, len(hostile))))
 		}
-		acts = append(acts, value(`"pwned" in window || document.querySelector("main img, main script, main iframe") !== null`, &pwned))
+		acts = append(acts, browser.Value(`"pwned" in window || document.querySelector("main img, main script, main iframe") !== null`, &pwned))
 		if err := chromedp.Do(ctx, acts...); err != nil {
 			t.Fatalf("%s: %v; the browser said %q", p, err, said())
 		}

@@ -107,8 +107,8 @@ func pages(ctx context.Context, base string, w world, rounds int) error {
 		{"overview", target, get("/", func(int) url.Values { return span(url.Values{}) }), 1000},
 		{"channels", target, get("/channels", func(int) url.Values { return span(url.Values{}) }), 1000},
 		{"messages", target, get("/messages", func(int) url.Values { return span(url.Values{}) }), 1000},
-		{"messages of a channel", target, get("/messages", func(i int) url.Values { return span(url.Values{"channel": {channel(i).Name}}) }), 1000},
-		{"messages by correlation", target, get("/messages", func(i int) url.Values { return span(url.Values{"correlation": {w.correlationID(i)}}) }), 1000},
+		{"messages of a channel", target, get("/messages", func(i int) url.Values { return span(url.Values{"q": {"channel:" + channel(i).Name}}) }), 1000},
+		{"messages by correlation", target, get("/messages", func(i int) url.Values { return span(url.Values{"q": {"correlation:" + w.correlationID(i)}}) }), 1000},
 		{"live tap", target, get("/live", func(int) url.Values { return url.Values{} }), 1000},
 		{"agents", target, get("/agents", func(int) url.Values { return url.Values{} }), 1000},
 		{"message", target, func(ctx context.Context, i int) (int, error) {
