@@ -150,9 +150,6 @@ func (c *console) runStore(ctx context.Context, ready chan<- struct{}) error {
 		cfg.DialContext = c.engine.DialContext
 	}
 	cfg.ClockOffset = func(m *storage.Message) time.Duration {
-		if m.TimeSource != controlbus.TimeAgent {
-			return 0 // not the agent's clock
-		}
 		return c.roster.BrokerClockOffset(m.Broker)
 	}
 	for retry := (backoff.Backoff{Base: 200 * time.Millisecond, Cap: 10 * time.Second, Floor: 100 * time.Millisecond}); ; {

@@ -86,7 +86,9 @@ func NewHub(cfg Config) *Hub {
 
 // Options of one live tap.
 type Options struct {
-	User string // whose cap it counts against; empty for nobody in particular
+	// User is whose cap it counts against; empty where people are not told apart,
+	// then only the cap of all together holds.
+	User string
 }
 
 // Subscribe opens a live tap. It is refused with controlbus.ErrOverloaded when a cap
@@ -100,7 +102,7 @@ func (h *Hub) Subscribe(q controlbus.LiveQuery, o Options) (*Subscription, error
 		return nil, fmt.Errorf("live: subscribe: console is stopping: %w", controlbus.ErrUnavailable)
 	case len(h.subs) >= h.cfg.MaxTaps:
 		return nil, fmt.Errorf("live: subscribe: %d live taps are open, the most this console allows: %w", len(h.subs), controlbus.ErrOverloaded)
-	case h.perUser[o.User] >= h.cfg.MaxTapsPerUser:
+	case o.User != "" && h.perUser[o.User] >= h.cfg.MaxTapsPerUser:
 		return nil, fmt.Errorf("live: subscribe: you have %d live taps open, the most one person may have; close one: %w", h.perUser[o.User], controlbus.ErrOverloaded)
 	}
 	s := newSubscription(h, newMatcher(q), o)
