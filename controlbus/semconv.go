@@ -53,7 +53,12 @@ const (
 // Metrics with which an agent describes the channels of a broker. All carry
 // AttrSystem, AttrBroker, AttrDestination; the environment is on the resource.
 const (
-	MetricChannelMessages  = "signalbox.channel.messages"  // gauge; AttrMessageState ready or unacked
+	// MetricChannelMessages is a gauge with AttrMessageState: ready is what waits
+	// to be delivered, unacked what was delivered and not settled.
+	MetricChannelMessages = "signalbox.channel.messages"
+	// MetricChannelStored is a gauge of what a channel keeps, read or not, where
+	// that is more than what waits: a log's messages.
+	MetricChannelStored    = "signalbox.channel.stored"
 	MetricChannelBytes     = "signalbox.channel.bytes"     // gauge, By
 	MetricChannelConsumers = "signalbox.channel.consumers" // gauge
 	MetricChannelPublished = "signalbox.channel.published" // cumulative sum

@@ -404,7 +404,7 @@ func CheckMetrics(md pmetric.Metrics, system string) string {
 	sums := []string{controlbus.MetricChannelPublished, controlbus.MetricChannelDelivered, controlbus.MetricChannelAcked}
 	gauges := []string{
 		controlbus.MetricChannelMessages, controlbus.MetricChannelBytes, controlbus.MetricChannelConsumers,
-		controlbus.MetricChannelLag, controlbus.MetricBrokerUp,
+		controlbus.MetricChannelStored, controlbus.MetricChannelLag, controlbus.MetricBrokerUp,
 	}
 	for _, rm := range md.ResourceMetrics().All() {
 		for _, sm := range rm.ScopeMetrics().All() {

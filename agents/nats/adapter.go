@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/url"
 	"regexp"
@@ -54,6 +55,7 @@ type Adapter struct {
 	// orphans are consumers that could not be removed because the link was cut;
 	// Connect removes them.
 	orphans []consumer
+	tallies map[string]*counters // by stream and when it was made
 }
 
 // consumer is one that a tap made.
@@ -67,8 +69,9 @@ func New(name string, id agents.Identity, cfg Config, log *slog.Logger) *Adapter
 	agent := unsuited.ReplaceAllString(id.Agent, "_")
 	return &Adapter{
 		name: name, id: id, cfg: cfg, log: log.With("component", "nats", "broker", name), agent: agent,
-		prefix: consumerPrefix + agent + "-" + unsuited.ReplaceAllString(id.Incarnation, "_") + "-",
-		http:   &http.Client{Transport: &http.Transport{Proxy: http.ProxyFromEnvironment, DisableKeepAlives: true}},
+		tallies: map[string]*counters{},
+		prefix:  consumerPrefix + agent + "-" + unsuited.ReplaceAllString(id.Incarnation, "_") + "-",
+		http:    &http.Client{Transport: &http.Transport{Proxy: http.ProxyFromEnvironment, DisableKeepAlives: true}},
 	}
 }
 
@@ -269,8 +272,10 @@ func (a *Adapter) Observe(ctx context.Context, md pmetric.Metrics) error {
 	o.Gauge(controlbus.MetricBrokerUp, "1", "", 1)
 	ctx, cancel := context.WithTimeout(ctx, a.cfg.Timeout)
 	defer cancel()
+	there := map[string]bool{}
 	streams := js.ListStreams(ctx)
 	for info := range streams.Info() {
+		there[info.Config.Name+"@"+stamp(info.Created)] = true
 		if err := a.observeStream(ctx, js, o, info); err != nil {
 			return err
 		}
@@ -278,6 +283,9 @@ func (a *Adapter) Observe(ctx context.Context, md pmetric.Metrics) error {
 	if err := streams.Err(); err != nil && !noJetStream(err) {
 		return fmt.Errorf("nats: list streams: %w", sentinel(err))
 	}
+	a.mu.Lock()
+	maps.DeleteFunc(a.tallies, func(stream string, _ *counters) bool { return !there[stream] })
+	a.mu.Unlock()
 	for _, s := range a.cfg.Subjects {
 		if a.cfg.MonitorURL == "" {
 			break
@@ -291,12 +299,22 @@ func (a *Adapter) Observe(ctx context.Context, md pmetric.Metrics) error {
 	return nil
 }
 
+// observeStream tells what waits in a stream, which is not what it stores: a
+// stream with limits retention keeps what everybody has read.
+//
+//   - waiting is what the consumer furthest behind has not been given, and at
+//     least what is stored beyond messages in flight where a stream deletes what
+//     is acknowledged (work queue, interest). Without any consumer it is all that
+//     is stored: a stream nobody reads, such as one of dead letters, is a
+//     backlog.
+//   - published is the stream's last sequence; delivered and acknowledged are
+//     added up over the consumers, so two groups that read everything count
+//     twice.
+//
+// Taps are not consumers in this sense.
 func (a *Adapter) observeStream(ctx context.Context, js jetstream.JetStream, o *agents.Observation, info *jetstream.StreamInfo) error {
 	name, kind := info.Config.Name, []string{controlbus.AttrChannelKind, "stream"}
-	o.Gauge(controlbus.MetricChannelMessages, "{message}", name, int64(info.State.Msgs), append([]string{controlbus.AttrMessageState, "ready"}, kind...)...)
-	o.Gauge(controlbus.MetricChannelBytes, "By", name, int64(info.State.Bytes), kind...)
-	o.Sum(controlbus.MetricChannelPublished, "{message}", name, int64(info.State.LastSeq), kind...)
-	own := 0
+	var all []*jetstream.ConsumerInfo
 	if info.State.Consumers > 0 {
 		s, err := js.Stream(ctx, name)
 		if errors.Is(err, jetstream.ErrStreamNotFound) {
@@ -307,22 +325,71 @@ func (a *Adapter) observeStream(ctx context.Context, js jetstream.JetStream, o *
 		}
 		consumers := s.ListConsumers(ctx)
 		for c := range consumers.Info() {
-			if strings.HasPrefix(c.Name, consumerPrefix) {
-				own++
-				continue
+			if !strings.HasPrefix(c.Name, consumerPrefix) {
+				all = append(all, c)
 			}
-			group := append([]string{controlbus.AttrConsumerGroup, c.Name}, kind...)
-			o.Gauge(controlbus.MetricChannelLag, "{message}", name, int64(c.NumPending), group...)
-			o.Gauge(controlbus.MetricChannelMessages, "{message}", name, int64(c.NumAckPending), append([]string{controlbus.AttrMessageState, "unacked"}, group...)...)
-			o.Gauge(metricRedelivered, "{message}", name, int64(c.NumRedelivered), group...)
-			o.Sum(controlbus.MetricChannelDelivered, "{message}", name, int64(c.Delivered.Consumer), group...)
 		}
 		if err := consumers.Err(); err != nil {
 			return fmt.Errorf("nats: list consumers of %q: %w", name, sentinel(err))
 		}
 	}
-	o.Gauge(controlbus.MetricChannelConsumers, "{consumer}", name, int64(max(info.State.Consumers-own, 0)), kind...)
+	stored := int64(info.State.Msgs)
+	var pending, unacked int64
+	for _, c := range all {
+		pending = max(pending, int64(c.NumPending))
+		unacked += int64(c.NumAckPending)
+		group := append([]string{controlbus.AttrConsumerGroup, c.Name}, kind...)
+		o.Gauge(controlbus.MetricChannelLag, "{message}", name, int64(c.NumPending), group...)
+		o.Gauge(metricRedelivered, "{message}", name, int64(c.NumRedelivered), group...)
+	}
+	waiting := pending
+	switch {
+	case len(all) == 0:
+		waiting = stored
+	case info.Config.Retention != jetstream.LimitsPolicy:
+		// Messages that no consumer will be given any more, such as those past
+		// max_deliver, are stored and wait for somebody.
+		waiting = max(pending, stored-unacked)
+	}
+	state := func(s string) []string { return append([]string{controlbus.AttrMessageState, s}, kind...) }
+	o.Gauge(controlbus.MetricChannelMessages, "{message}", name, waiting, state("ready")...)
+	o.Gauge(controlbus.MetricChannelMessages, "{message}", name, unacked, state("unacked")...)
+	o.Gauge(controlbus.MetricChannelStored, "{message}", name, stored, kind...)
+	o.Gauge(controlbus.MetricChannelBytes, "By", name, int64(info.State.Bytes), kind...)
+	o.Gauge(controlbus.MetricChannelConsumers, "{consumer}", name, int64(len(all)), kind...)
+	delivered, acked := a.tally(name+"@"+stamp(info.Created), all)
+	o.Sum(controlbus.MetricChannelPublished, "{message}", name, int64(info.State.LastSeq), kind...)
+	o.Sum(controlbus.MetricChannelDelivered, "{message}", name, delivered, kind...)
+	o.Sum(controlbus.MetricChannelAcked, "{message}", name, acked, kind...)
 	return nil
+}
+
+// counters of one stream's consumers, added up.
+type counters struct {
+	delivered, acked int64
+	seen             map[string][2]int64 // delivered and acknowledged, by consumer
+}
+
+// tally adds up the consumers' counters so that the sums go on when a consumer
+// goes away and takes its own with it.
+func (a *Adapter) tally(stream string, consumers []*jetstream.ConsumerInfo) (delivered, acked int64) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	t := a.tallies[stream]
+	if t == nil {
+		t = &counters{}
+		a.tallies[stream] = t
+	}
+	seen := make(map[string][2]int64, len(consumers))
+	for _, c := range consumers {
+		id := c.Name + "@" + stamp(c.Created)
+		now, before := [2]int64{int64(c.Delivered.Consumer), int64(c.AckFloor.Consumer)}, t.seen[id]
+		t.delivered += max(now[0]-before[0], 0)
+		t.acked += max(now[1]-before[1], 0)
+		seen[id] = now
+	}
+	t.seen = seen
+	return t.delivered, t.acked
 }
 
 // listeners is how many subscriptions a subject has, as the monitoring port of

@@ -258,6 +258,14 @@ func (a *Adapter) observeQueue(o *agents.Observation, q queueInfo) {
 			o.Gauge(metric, unit, ch, *v, append(attrs, kind...)...)
 		}
 	}
+	if q.Type == "stream" {
+		// A stream keeps what was read, and the API does not tell how far its
+		// consumers are: what waits is known only where there are none.
+		gauge(controlbus.MetricChannelStored, "{message}", q.Ready)
+		if q.Consumers == nil || *q.Consumers > 0 {
+			q.Ready = nil
+		}
+	}
 	gauge(controlbus.MetricChannelMessages, "{message}", q.Ready, controlbus.AttrMessageState, "ready")
 	gauge(controlbus.MetricChannelMessages, "{message}", q.Unacked, controlbus.AttrMessageState, "unacked")
 	gauge(controlbus.MetricChannelBytes, "By", q.Bytes)
