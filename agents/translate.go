@@ -38,14 +38,18 @@ func ParseTraceparent(s string) (trace [16]byte, span [8]byte, ok bool) {
 
 // LiftHeaders fills the fields of ev that producers carry in headers, where the
 // broker has no property of its own for them: trace context, correlation and
-// causation ids, CloudEvents ids and content types. Fields that are set stay.
+// causation ids, CloudEvents ids and content types, and what libraries write on
+// messages that could not be processed. Fields that are set stay. Destination
+// and RoutingKey should be set before, for a message that came back to where it
+// failed is no dead letter.
 func LiftHeaders(ev *controlbus.MessageEvent) {
 	var cloudEvent string
+	var fail failure
 	for _, h := range ev.Headers {
-		if h.Value == "" || len(h.Key) < 4 || len(h.Key) > 32 {
+		if h.Value == "" || len(h.Key) < 4 || len(h.Key) > 40 {
 			continue
 		}
-		switch strings.ToLower(h.Key) {
+		switch key := strings.ToLower(h.Key); key {
 		case "traceparent":
 			if ev.TraceID == [16]byte{} {
 				ev.TraceID, ev.SpanID, _ = ParseTraceparent(h.Value)
@@ -67,9 +71,12 @@ func LiftHeaders(ev *controlbus.MessageEvent) {
 			cloudEvent = h.Value
 		case "cloudevents_datacontenttype", "cloudevents:datacontenttype", "ce-datacontenttype", "ce_datacontenttype":
 			set(&ev.ContentType, h.Value)
+		default:
+			fail.header(key, h.Value)
 		}
 	}
 	set(&ev.MessageID, cloudEvent)
+	fail.lift(ev)
 }
 
 func set(field *string, v string) {

@@ -24,6 +24,8 @@ func TestParseTraceparent(t *testing.T) {
 func FuzzLiftHeaders(f *testing.F) {
 	f.Add("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
 	f.Add("X-Correlation-Id", "\xff")
+	f.Add("x-exception-stacktrace", "Caused by: \xff\n")
+	f.Add("MT-Fault-InputAddress", "/?")
 	f.Fuzz(func(t *testing.T, k, v string) {
 		ev := &controlbus.MessageEvent{MessageID: "kept", Headers: []controlbus.Header{{Key: k, Value: v}, {Key: k, Value: v}}}
 		LiftHeaders(ev)
@@ -32,6 +34,12 @@ func FuzzLiftHeaders(f *testing.F) {
 		}
 		if (ev.TraceID == [16]byte{}) != (ev.SpanID == [8]byte{}) {
 			t.Errorf("half a trace context from %q", v)
+		}
+		if len(ev.ErrorType) > maxErrorType || len(ev.DeadLetterReason) > maxReason {
+			t.Errorf("error type of %d bytes, reason of %d", len(ev.ErrorType), len(ev.DeadLetterReason))
+		}
+		if (ev.Outcome == controlbus.OutcomeDeadLettered) != (ev.DeadLetterReason != "") && ev.Outcome != controlbus.OutcomeRetried {
+			t.Errorf("outcome %v with reason %q", ev.Outcome, ev.DeadLetterReason)
 		}
 	})
 }

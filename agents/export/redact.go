@@ -117,6 +117,13 @@ func NewRedactor(cfg Redaction) (*Redactor, error) {
 func (r *Redactor) Apply(ev *controlbus.MessageEvent, policy controlbus.BodyPolicy, maxBody int64) {
 	for i := range ev.Headers {
 		if rule := r.headerRule(ev.Headers[i].Key); rule >= 0 {
+			// An error text that adapters lift out of a header must not leave
+			// beside it.
+			for _, lifted := range []*string{&ev.ErrorType, &ev.DeadLetterReason} {
+				if *lifted != "" && strings.Contains(ev.Headers[i].Value, *lifted) {
+					*lifted = Mask
+				}
+			}
 			ev.Headers[i].Value = Mask
 			note(ev, r.headers[rule].name)
 		}

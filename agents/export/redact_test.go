@@ -295,3 +295,20 @@ func BenchmarkRedact(b *testing.B) {
 		r.Apply(ev, controlbus.BodyFull, 0)
 	}
 }
+
+// What an adapter lifts out of a header goes where the header goes.
+func TestMaskedHeaderTakesItsErrorTextAlong(t *testing.T) {
+	t.Parallel()
+	r, err := NewRedactor(Redaction{Headers: []string{"x-exception-*"}, MaxBody: 1 << 10})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ev := &controlbus.MessageEvent{
+		ErrorType: "com.acme.Declined", DeadLetterReason: "card 4111 declined",
+		Headers: []controlbus.Header{{Key: "x-exception-message", Value: "card 4111 declined\nand more"}, {Key: "x-error-type", Value: "com.acme.Declined"}},
+	}
+	r.Apply(ev, controlbus.BodyFull, 0)
+	if ev.DeadLetterReason != Mask || ev.ErrorType != "com.acme.Declined" || ev.Headers[0].Value != Mask {
+		t.Errorf("got reason %q, error type %q, headers %q", ev.DeadLetterReason, ev.ErrorType, ev.Headers)
+	}
+}

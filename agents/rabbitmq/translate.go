@@ -149,10 +149,13 @@ func decimal(d amqp.Decimal) string {
 }
 
 // deaths reads what the broker wrote when it dead-lettered the message:
-// x-death has the newest death first, one entry per queue and reason.
+// x-death has the newest death first, one entry per queue and reason. What a
+// consumer wrote when it put the message aside itself (LiftHeaders) says more
+// than the broker knows and stays.
 func deaths(ev *controlbus.MessageEvent, h amqp.Table, queue string) {
 	list, _ := h["x-death"].([]any)
 	var total int64
+	var source, reason string
 	back := false
 	for i, e := range list {
 		d, _ := e.(amqp.Table)
@@ -161,25 +164,33 @@ func deaths(ev *controlbus.MessageEvent, h amqp.Table, queue string) {
 		}
 		q, _ := d["queue"].(string)
 		if i == 0 {
-			ev.DeadLetterSource = q
-			ev.DeadLetterReason, _ = d["reason"].(string)
+			source = q
+			reason, _ = d["reason"].(string)
 		}
 		back = back || (q != "" && q == queue)
 		total += integer(d["count"])
 	}
-	if ev.DeadLetterReason == "" {
-		ev.DeadLetterSource, _ = h["x-first-death-queue"].(string)
-		ev.DeadLetterReason, _ = h["x-first-death-reason"].(string)
+	if reason == "" {
+		source, _ = h["x-first-death-queue"].(string)
+		reason, _ = h["x-first-death-reason"].(string)
 	}
-	if ev.DeadLetterReason != "" {
-		ev.ErrorType = ev.DeadLetterReason
+	if reason != "" {
+		if ev.DeadLetterReason == "" {
+			ev.DeadLetterSource, ev.DeadLetterReason = source, reason
+		}
+		if ev.ErrorType == "" {
+			ev.ErrorType = reason
+		}
 		// A message that died in this very queue before and is here again is
 		// going round a retry loop; elsewhere this is a dead letter channel.
-		ev.Outcome = controlbus.OutcomeDeadLettered
-		if back {
+		switch {
+		case back:
 			ev.Outcome = controlbus.OutcomeRetried
+		case ev.Outcome != controlbus.OutcomeRetried:
+			ev.Outcome = controlbus.OutcomeDeadLettered
 		}
 	}
+	// The broker's counts are better than those of a header.
 	if n, ok := h["x-delivery-count"]; ok {
 		ev.Delivery = int(integer(n)+total) + 1
 	} else if total > 0 {

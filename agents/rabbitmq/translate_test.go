@@ -73,6 +73,24 @@ func TestRetryLoopIsNoDeadLetter(t *testing.T) {
 	}
 }
 
+// A consumer that republished the message to an error queue knows why; x-death
+// of an earlier turn through a waiting queue does not.
+func TestConsumersReasonStays(t *testing.T) {
+	t.Parallel()
+	d := &amqp.Delivery{RoutingKey: "orders.error", Headers: amqp.Table{
+		"x-death":             []any{amqp.Table{"queue": "wait", "reason": "expired", "count": int64(1)}},
+		"x-exception-message": "stock is negative", "x-original-routingKey": "orders", "x-attempts": int32(9),
+	}}
+	ev := event(d, origin{channel: "errors", queue: "errors"}, time.Now())
+	if ev.Outcome != controlbus.OutcomeDeadLettered || ev.DeadLetterReason != "stock is negative" || ev.DeadLetterSource != "orders" || ev.Delivery != 2 {
+		t.Errorf("in the error queue: outcome %v, reason %q, source %q, delivery %d", ev.Outcome, ev.DeadLetterReason, ev.DeadLetterSource, ev.Delivery)
+	}
+	ev = event(d, origin{channel: "wait", queue: "wait"}, time.Now())
+	if ev.Outcome != controlbus.OutcomeRetried {
+		t.Errorf("back in the waiting queue: outcome %v, want retried", ev.Outcome)
+	}
+}
+
 func TestConfigValidate(t *testing.T) {
 	t.Parallel()
 	ok := DefaultConfig()
