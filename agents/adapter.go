@@ -94,6 +94,11 @@ type TapSink interface {
 	// there is room or ctx ends; else it never blocks, drops the oldest event
 	// and counts it.
 	Put(ctx context.Context, ev *controlbus.MessageEvent, pos Position) error
+	// Begin tells where a resumable tap that was given no position begins: the
+	// position after which its first message will be. It returns once that is
+	// durable, so that a tap killed before its first message goes on from there.
+	// A tap calls it before ready.
+	Begin(ctx context.Context, pos Position) error
 	// LostByBroker counts messages the broker dropped before the tap saw them;
 	// n < 0 means that an unknown number was.
 	LostByBroker(n int64)

@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"path/filepath"
 	"runtime/debug"
 	"strconv"
 	"strings"
@@ -39,6 +40,9 @@ type childConfig struct {
 	Messages int
 	Rate     int // per second; 0 as fast as the agent takes them
 	Size     int // of a body
+	// Head names a file with the newest number there is. A tap without a position
+	// begins after it, as those of brokers do, instead of at the first number.
+	Head string
 }
 
 // child runs a real agent over a counter until it is killed.
@@ -83,6 +87,22 @@ func (c *counter) PlanTap(_ context.Context, channel string) (agents.TapPlan, er
 }
 
 func (c *counter) Tap(ctx context.Context, _ agents.TapPlan, from agents.Position, out agents.TapSink, ready func()) error {
+	if c.Head != "" {
+		head, err := os.ReadFile(c.Head)
+		if err != nil {
+			return err
+		}
+		newest, err := strconv.Atoi(string(head))
+		if err != nil {
+			return err
+		}
+		if c.Messages = newest; from == (agents.Position{}) {
+			from = agents.Position{Stream: "s", Seq: uint64(newest)}
+			if err := out.Begin(ctx, from); err != nil {
+				return err
+			}
+		}
+	}
 	ready()
 	began := time.Now()
 	pad := strings.Repeat("0123456789abcdef", c.Size/16)
@@ -118,12 +138,18 @@ type console struct {
 	last   map[string]uint64
 	uids   map[string]string // number -> uid
 	total  int
-	other  []string // what went wrong
-	rising []uint64
+	other  []string         // what went wrong
+	report controlbus.Agent // the last
 }
 
 func (c *console) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	if req.URL.Path == link.Path {
+		var a controlbus.Agent
+		if json.NewDecoder(req.Body).Decode(&a) == nil {
+			c.mu.Lock()
+			c.report = a
+			c.mu.Unlock()
+		}
 		_, _ = io.WriteString(w, `{"revision":1,"taps":[]}`)
 		return
 	}
@@ -256,6 +282,64 @@ func TestKilledAgentLosesNothing(t *testing.T) {
 		// Positions are in the same record as the messages, so the collector,
 		// which knows the batches, sees every message exactly once.
 		t.Errorf("%d copies of %d messages were accepted", srvState.total, c.Messages)
+	}
+}
+
+// An agent killed between a tap's start and its first message goes on from
+// where the tap began: what was published meanwhile is seen after the restart.
+func TestKilledBeforeTheFirstMessage(t *testing.T) {
+	t.Parallel()
+	if testing.Short() {
+		t.Skip("kills real processes")
+	}
+	srvState := &console{last: map[string]uint64{}, uids: map[string]string{}}
+	srv := httptest.NewServer(srvState)
+	defer srv.Close()
+	dir := t.TempDir()
+	c := childConfig{Dir: dir, URL: srv.URL, Rate: 15_000, Size: 100, Head: filepath.Join(dir, "head")}
+	head := func(n int) {
+		t.Helper()
+		if err := os.WriteFile(c.Head, []byte(strconv.Itoa(n)), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	wait := func(what string, ok func() bool) {
+		t.Helper()
+		deadline := time.Now().Add(30 * time.Second)
+		for !ok() {
+			if time.Now().After(deadline) {
+				t.Fatalf("waited 30s for %s", what)
+			}
+			time.Sleep(5 * time.Millisecond) // a poll of another process
+		}
+	}
+	head(100)
+	cmd := startChild(t, c)
+	wait("the tap to run", func() bool {
+		srvState.mu.Lock()
+		defer srvState.mu.Unlock()
+		taps := srvState.report.Taps
+		return len(taps) == 1 && taps[0].State == controlbus.TapRunning
+	})
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Wait()
+	head(150) // published while nobody looked
+	startChild(t, c)
+	wait("what was published meanwhile", func() bool {
+		distinct, _ := srvState.counts()
+		return distinct >= 50
+	})
+	srvState.mu.Lock()
+	defer srvState.mu.Unlock()
+	for n := 101; n <= 150; n++ {
+		if srvState.uids[strconv.Itoa(n)] == "" {
+			t.Errorf("message %d is missing", n)
+		}
+	}
+	if len(srvState.uids) != 50 {
+		t.Errorf("%d messages arrived, want 101 to 150", len(srvState.uids))
 	}
 }
 

@@ -199,6 +199,14 @@ func (t *tap) Put(ctx context.Context, ev *controlbus.MessageEvent, pos Position
 	return t.queue.Put(ctx, ev, pos)
 }
 
+// Begin makes the starting position durable.
+func (t *tap) Begin(ctx context.Context, pos Position) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	return t.r.export.Begin(t.queue, pos)
+}
+
 // LostByBroker counts messages that the broker dropped before the tap saw them.
 func (t *tap) LostByBroker(n int64) { t.queue.LostByBroker(n) }
 

@@ -222,6 +222,11 @@ func (f *Fake) Tap(ctx context.Context, plan agents.TapPlan, from agents.Positio
 		defer f.mu.Unlock()
 		f.taps--
 	}()
+	if f.Resumable && from == (agents.Position{}) {
+		if err := out.Begin(ctx, agents.Position{Stream: "fake", Seq: uint64(next)}); err != nil {
+			return err
+		}
+	}
 	ready()
 	for {
 		f.mu.Lock()

@@ -15,6 +15,7 @@ type Sink struct {
 	mu      sync.Mutex
 	events  []*controlbus.MessageEvent
 	pos     []agents.Position
+	begun   agents.Position
 	lost    int64
 	unknown bool
 	blind   time.Duration
@@ -32,6 +33,21 @@ func (s *Sink) Put(_ context.Context, ev *controlbus.MessageEvent, pos agents.Po
 	close(s.changed)
 	s.changed = make(chan struct{})
 	return nil
+}
+
+// Begin keeps where the tap begins.
+func (s *Sink) Begin(_ context.Context, pos agents.Position) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.begun = pos
+	return nil
+}
+
+// Begun is what Begin was told last.
+func (s *Sink) Begun() agents.Position {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.begun
 }
 
 // LostByBroker adds up what the tap reported.

@@ -291,6 +291,24 @@ func testResume(t *testing.T, b Broker) {
 	if !plan.Resumable {
 		t.Skipf("technique %s is not resumable", plan.Technique)
 	}
+	// Killed before its first message, a tap goes on from where it began.
+	first := b.tap(t, a, ch, agents.Position{})
+	begun := first.sink.Begun()
+	if begun == (agents.Position{}) {
+		t.Error("the tap is ready and has not told where it begins")
+	}
+	first.stop(t)
+	b.Publish(t, ch, Message{ID: "0", Body: []byte("0")})
+	first = b.tap(t, a, ch, begun)
+	first.sink.wait(t, b.Patience, 1)
+	if got := first.sink.Events(); string(got[0].Body) != "0" {
+		t.Errorf("a tap that goes on from its beginning starts with %q, want 0", got[0].Body)
+	}
+	if again := first.sink.Begun(); again != (agents.Position{}) {
+		t.Errorf("a tap with a position begins at %+v", again)
+	}
+	first.stop(t)
+
 	tap := b.tap(t, a, ch, agents.Position{})
 	b.Publish(t, ch, Message{ID: "1", Body: []byte("1")}, Message{ID: "2", Body: []byte("2")})
 	tap.sink.wait(t, b.Patience, 2)

@@ -61,6 +61,8 @@ type Exporter struct {
 	wake     chan struct{}
 	trimmed  chan struct{} // the spool may have room again
 
+	saving sync.Mutex // one checkpoint is written at a time; held across the write
+
 	mu        sync.Mutex
 	queues    []*Queue
 	positions map[string]Position // durable ones
@@ -188,6 +190,9 @@ func (x *Exporter) checkpointFile() string { return filepath.Join(x.dir, "checkp
 
 // saveCheckpoint writes it, and only then lets go of what was sent.
 func (x *Exporter) saveCheckpoint() error {
+	// A snapshot taken later must not be overtaken by an older one.
+	x.saving.Lock()
+	defer x.saving.Unlock()
 	x.mu.Lock()
 	c := checkpoint{Spool: x.spool.ID().String(), Next: x.next, Covered: x.covered, Positions: maps.Clone(x.positions)}
 	x.saved, x.dirty = time.Now(), false
@@ -218,8 +223,27 @@ func (x *Exporter) Open(key string) *Queue {
 		key: key, memory: &x.memory, wake: x.wake, last: x.positions[key],
 		limits: queueLimits{x.cfg.QueueMessages, x.cfg.QueueBytes, x.cfg.MemoryBytes},
 	}
+	for _, old := range x.queues {
+		if _, forget := old.finished(); old.key == key && forget {
+			q.last = Position{} // ended for good, not retired yet
+		}
+	}
 	x.queues = append(x.queues, q)
 	return q
+}
+
+// Begin makes durable where the queue's tap begins, for one that has no position
+// yet: until its first message is in the spool nothing else would tell.
+func (x *Exporter) Begin(q *Queue, pos Position) error {
+	x.mu.Lock()
+	x.positions[q.key] = pos
+	x.dirty = true
+	x.mu.Unlock()
+	if err := x.saveCheckpoint(); err != nil {
+		return err
+	}
+	q.begin(pos)
+	return nil
 }
 
 // Run exports until ctx ends. Then it writes what the queues still hold to the
@@ -423,8 +447,13 @@ func (x *Exporter) appendRecord(ctx context.Context, rec []byte) bool {
 // only in the open batch b: writing it would bring back their positions.
 func (x *Exporter) retire(b *batch) {
 	x.mu.Lock()
+	newest := map[string]*Queue{} // a tap asked for again has a position of its own
+	for _, q := range x.queues {
+		newest[q.key] = q
+	}
 	x.queues = slices.DeleteFunc(x.queues, func(q *Queue) bool {
 		done, forget := q.finished()
+		forget = forget && newest[q.key] == q
 		if _, open := b.positions[q.key]; open {
 			return false
 		}

@@ -229,6 +229,15 @@ func (q *Queue) Position() Position {
 	return q.last
 }
 
+// begin sets the position of a queue that has none.
+func (q *Queue) begin(pos Position) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.last == (Position{}) {
+		q.last = pos
+	}
+}
+
 // Stats returns the present counts.
 func (q *Queue) Stats() QueueStats {
 	q.mu.Lock()

@@ -38,8 +38,9 @@ func (printSink) Put(_ context.Context, ev *controlbus.MessageEvent, pos agents.
 	_, err := fmt.Printf("%s %d %s\n", pos.Stream, pos.Seq, ev.Body)
 	return err
 }
-func (printSink) LostByBroker(n int64) { fmt.Println("lost", n) }
-func (printSink) Blind(time.Duration)  {}
+func (printSink) Begin(context.Context, agents.Position) error { return nil }
+func (printSink) LostByBroker(n int64)                         { fmt.Println("lost", n) }
+func (printSink) Blind(time.Duration)                          {}
 
 // tapProcess is this test binary as an agent: it taps until it is killed.
 func tapProcess() {

@@ -84,6 +84,9 @@ func (a *Adapter) tapStream(ctx context.Context, nc *nats.Conn, channel string, 
 	switch {
 	case from.Stream == "" && from.Seq == 0:
 		r.last = info.State.LastSeq
+		if err := out.Begin(ctx, agents.Position{Stream: identity, Seq: r.last}); err != nil {
+			return fmt.Errorf("begin after %d: %w", r.last, err)
+		}
 	case from.Stream != identity:
 		// Deleted and made anew since: what the old one still got is gone, and
 		// how much that was nobody knows. All of the new one is unseen.
