@@ -42,11 +42,16 @@ type Limits struct {
 	Name    int // of names: channel, service, header key, ...
 	Headers int // headers of a message, attributes of a log or span
 	Depth   int // of nested attribute values; deeper records are invalid
+
+	// A request over these is refused as a whole with ErrTooLarge. Two bytes
+	// can be a record, so its size alone says little of what it costs.
+	Records  int // logs, spans, samples of one request
+	Unfolded int // bytes of spans or metrics in memory, about
 }
 
 // DefaultLimits are meant for a store that keeps every message.
 func DefaultLimits() Limits {
-	return Limits{Body: 1 << 20, Text: 64 << 10, Name: 1 << 10, Headers: 1000, Depth: 64}
+	return Limits{Body: 1 << 20, Text: 64 << 10, Name: 1 << 10, Headers: 1000, Depth: 64, Records: 200_000, Unfolded: 96 << 20}
 }
 
 // Visitor receives what a request holds, in its order. Everything handed over
@@ -82,6 +87,7 @@ type Decoder struct {
 
 	tooDeep    bool
 	headersCut int
+	records    int // of this request so far
 }
 
 // resource is a decoded Resource, remembered by its bytes.
@@ -97,11 +103,11 @@ func NewDecoder(l Limits) *Decoder {
 }
 
 // Decode reads one request and hands its records to v. Errors wrap
-// controlbus.ErrInvalid; v may have seen records of a request that turns out
+// controlbus.ErrInvalid, or ErrTooLarge for more than the limits allow; v may have seen records of a request that turns out
 // malformed further on. received, in Unix nanoseconds, stands in for times
 // that a record does not tell.
 func (d *Decoder) Decode(signal Signal, request []byte, received int64, v Visitor) error {
-	d.v, d.received, d.scratch = v, received, d.scratch[:0]
+	d.v, d.received, d.scratch, d.records = v, received, d.scratch[:0], 0
 	if d.Keep {
 		d.scratch = nil // the last request's events may still be held
 	}
@@ -112,6 +118,9 @@ func (d *Decoder) Decode(signal Signal, request []byte, received int64, v Visito
 	switch signal {
 	case Logs:
 		if !d.logs(request) {
+			if d.records > d.limits.Records {
+				return d.tooMany()
+			}
 			return fmt.Errorf("%w: malformed OTLP logs request", controlbus.ErrInvalid)
 		}
 		return nil
@@ -121,6 +130,10 @@ func (d *Decoder) Decode(signal Signal, request []byte, received int64, v Visito
 		return d.metrics(request)
 	}
 	return fmt.Errorf("%w: unknown signal %d", controlbus.ErrInvalid, signal)
+}
+
+func (d *Decoder) tooMany() error {
+	return fmt.Errorf("%w: more than %d records in one request; send smaller batches", controlbus.ErrTooLarge, d.limits.Records)
 }
 
 func (d *Decoder) logs(b []byte) (ok bool) {
@@ -362,6 +375,9 @@ type logRecord struct {
 
 func (d *Decoder) record(b []byte, res *resource, emit bool) (ok bool) {
 	var r logRecord
+	if d.records++; d.records > d.limits.Records {
+		return false
+	}
 	d.kvs, d.tooDeep, d.headersCut = d.kvs[:0], false, 0
 	if !d.Keep {
 		d.scratch = d.scratch[:0]

@@ -14,49 +14,80 @@ import (
 	"github.com/signalbox-dev/signalbox/storage"
 )
 
-// shape is a protobuf message of OTLP as far as values can nest in it.
+// shape is a protobuf message of OTLP as far as values can nest in it and
+// messages can repeat. A nil one is not walked into.
 type shape map[int32]shape
+
+// valueMark is a field number that does not exist. It marks the shapes of
+// which pdata makes little.
+const valueMark = 0
 
 // anyShape and kvShape are the two that refer to each other.
 var anyShape, kvShape = func() (shape, shape) {
-	value, kv := shape{}, shape{}
+	value, kv := shape{valueMark: nil}, shape{valueMark: nil}
 	kv[2] = value
-	value[5], value[6] = shape{1: value}, shape{1: kv}
+	value[5], value[6] = shape{valueMark: nil, 1: value}, shape{valueMark: nil, 1: kv}
 	return value, kv
 }()
 
 var (
-	resourceShape = shape{1: kvShape}
+	resourceShape = shape{1: kvShape, 3: nil}
 	scopeShape    = shape{3: kvShape}
 	tracesShape   = shape{1: {1: resourceShape, 2: {1: scopeShape, 2: {9: kvShape, 11: {3: kvShape}, 13: {4: kvShape}}}}}
 	// A data point has its attributes in field 1, 7 or 9 by its type, and
 	// exemplars, whose attributes are field 7, in 5, 8 or 11. Walking into a
 	// field that is something else does no harm: nothing is kept.
 	exemplarShape = shape{7: kvShape}
-	pointsShape   = shape{1: {1: kvShape, 7: kvShape, 9: kvShape, 5: exemplarShape, 8: exemplarShape, 11: exemplarShape}}
+	pointsShape   = shape{1: {6: nil, 1: kvShape, 7: kvShape, 9: kvShape, 5: exemplarShape, 8: exemplarShape, 11: exemplarShape}}
 	metricsShape  = shape{1: {1: resourceShape, 2: {1: scopeShape, 2: {5: pointsShape, 7: pointsShape, 9: pointsShape, 10: pointsShape, 11: pointsShape, 12: kvShape}}}}
 )
 
-// tooDeep says whether values nest deeper than pdata, which recurses without
-// a limit, could survive.
-func tooDeep(b []byte, s shape, depth int) bool {
+// weighing walks over a request before pdata unfolds it into structs: pdata
+// recurses without a limit, and makes hundreds of bytes of two on the wire.
+type weighing struct {
+	left    int64 // bytes that may still be unfolded
+	tooDeep bool
+	tooBig  bool
+}
+
+// What pdata makes of a message, about: a value or a pair of them, and
+// anything else, of which a span is the largest.
+const (
+	valueWeight   = 64
+	messageWeight = 320
+)
+
+// walk returns early once the request is refused.
+func (g *weighing) walk(b []byte, s shape, depth int) {
 	if depth <= 0 {
-		return true
+		g.tooDeep = true
+		return
 	}
 	w := wire{b: b}
-	for {
+	for !g.tooDeep && !g.tooBig {
 		field, typ, more := w.next()
 		if !more {
-			return false // malformed bytes are pdata's to refuse
+			return // malformed bytes are pdata's to refuse
 		}
-		inner := s[field]
-		if inner == nil || typ != typeLen {
+		inner, known := s[field]
+		if !known || typ != typeLen {
 			w.skip(typ)
 			continue
 		}
-		if tooDeep(w.bytes(), inner, depth-1) {
-			return true
+		if _, light := inner[valueMark]; light {
+			g.left -= valueWeight
+		} else {
+			g.left -= messageWeight
 		}
+		if g.left < 0 {
+			g.tooBig = true
+			return
+		}
+		if inner == nil {
+			w.skip(typ)
+			continue
+		}
+		g.walk(w.bytes(), inner, depth-1)
 	}
 }
 
@@ -66,9 +97,15 @@ const (
 	messagesAround   = 8
 )
 
-func (d *Decoder) checkDepth(b []byte, s shape) error {
-	if tooDeep(b, s, messagesAround+messagesPerValue*d.limits.Depth) {
+// weigh refuses what pdata must not be given.
+func (d *Decoder) weigh(b []byte, s shape) error {
+	g := weighing{left: int64(d.limits.Unfolded)}
+	g.walk(b, s, messagesAround+messagesPerValue*d.limits.Depth)
+	switch {
+	case g.tooDeep:
 		return fmt.Errorf("%w: attributes nested deeper than %d", controlbus.ErrInvalid, d.limits.Depth)
+	case g.tooBig:
+		return fmt.Errorf("%w: the request holds too many records for one; send smaller batches", controlbus.ErrTooLarge)
 	}
 	return nil
 }
@@ -154,7 +191,7 @@ func (d *Decoder) attrs(dst []storage.Attr, m pcommon.Map, each func(key string,
 }
 
 func (d *Decoder) traces(b []byte) error {
-	if err := d.checkDepth(b, tracesShape); err != nil {
+	if err := d.weigh(b, tracesShape); err != nil {
 		return err
 	}
 	td, err := (&ptrace.ProtoUnmarshaler{}).UnmarshalTraces(b)
@@ -165,7 +202,9 @@ func (d *Decoder) traces(b []byte) error {
 		res := d.pdataResource(rs.Resource().Attributes())
 		for _, ss := range rs.ScopeSpans().All() {
 			for _, sp := range ss.Spans().All() {
-				d.span(sp, res)
+				if d.span(sp, res); d.records > d.limits.Records {
+					return d.tooMany()
+				}
 			}
 		}
 	}
@@ -174,6 +213,7 @@ func (d *Decoder) traces(b []byte) error {
 
 func (d *Decoder) span(sp ptrace.Span, res *resource) {
 	d.scratch = nil
+	d.records++
 	s := &storage.Span{
 		Time: int64(sp.StartTimestamp()), TraceID: sp.TraceID(), SpanID: sp.SpanID(), ParentID: sp.ParentSpanID(),
 		Env: res.env, Service: res.Service, Name: d.clean(raw(sp.Name()), d.limits.Name),
@@ -227,7 +267,7 @@ const (
 )
 
 func (d *Decoder) metrics(b []byte) error {
-	if err := d.checkDepth(b, metricsShape); err != nil {
+	if err := d.weigh(b, metricsShape); err != nil {
 		return err
 	}
 	md, err := (&pmetric.ProtoUnmarshaler{}).UnmarshalMetrics(b)
@@ -239,7 +279,9 @@ func (d *Decoder) metrics(b []byte) error {
 		d.tell(res)
 		for _, sm := range rm.ScopeMetrics().All() {
 			for _, m := range sm.Metrics().All() {
-				d.metric(m, res)
+				if d.metric(m, res); d.records > d.limits.Records {
+					return d.tooMany()
+				}
 			}
 		}
 	}
@@ -257,6 +299,7 @@ type series struct {
 
 func (d *Decoder) metric(m pmetric.Metric, res *resource) {
 	d.scratch = nil
+	d.records++
 	s := series{d: d, res: res, name: d.clean(raw(m.Name()), d.limits.Name), unit: d.clean(raw(m.Unit()), d.limits.Name), kind: KindGauge}
 	if s.name == "" {
 		d.v.Invalid("metric without a name", nil)
@@ -365,6 +408,9 @@ func (s *series) exponential(p pmetric.ExponentialHistogramDataPoint) {
 }
 
 func (s *series) emit(name, kind string, attrs pcommon.Map, t pcommon.Timestamp, v float64, delta bool, extra ...storage.Attr) {
+	if s.d.records++; s.d.records > s.d.limits.Records {
+		return // the request is refused as soon as its metric ends
+	}
 	labels := s.d.attrs(make([]storage.Attr, 0, attrs.Len()+4), attrs, nil)
 	labels = append(labels, extra...)
 	for _, a := range s.res.Attrs {

@@ -416,7 +416,8 @@ func agree(t interface {
 	Fatalf(string, ...any)
 }, b []byte) {
 	t.Helper()
-	if tooDeep(b, shape{1: {1: resourceShape, 2: {1: scopeShape, 2: {5: anyShape, 6: kvShape}}}}, 40) {
+	g := weighing{left: 1 << 40}
+	if g.walk(b, shape{1: {1: resourceShape, 2: {1: scopeShape, 2: {5: anyShape, 6: kvShape}}}}, 40); g.tooDeep {
 		return // there the two are meant to differ
 	}
 	want, wantErr := reference(b)
@@ -546,4 +547,44 @@ func BenchmarkEncodeMessages(b *testing.B) {
 		dst = e.Request(dst[:0])
 	}
 	b.ReportMetric(float64(n)/b.Elapsed().Seconds(), "rows/s")
+}
+
+// Two bytes on the wire become hundreds in memory: what a request may unfold
+// to is bounded, whatever its own size.
+func TestRequestsThatUnfoldAreRefused(t *testing.T) {
+	t.Parallel()
+	const size = 16 << 20
+	empties := func(path ...int) []byte {
+		b := bytes.Repeat([]byte{byte(path[len(path)-1]<<3 | typeLen), 0}, size/2)
+		for i := len(path) - 2; i >= 0; i-- {
+			b = appendBytes(nil, path[i], b)
+		}
+		return b
+	}
+	for _, c := range []struct {
+		name   string
+		signal Signal
+		body   []byte
+	}{
+		{"log records", Logs, empties(1, 2, 2)},
+		{"resources of spans", Traces, empties(1)},
+		{"scopes of spans", Traces, empties(1, 2)},
+		{"spans", Traces, empties(1, 2, 2)},
+		{"events of a span", Traces, empties(1, 2, 2, 11)},
+		{"links of a span", Traces, empties(1, 2, 2, 13)},
+		{"attributes of a span", Traces, empties(1, 2, 2, 9)},
+		{"values of a list", Traces, empties(1, 2, 2, 9, 2, 5, 1)},
+		{"metrics", Metrics, empties(1, 2, 2)},
+		{"points", Metrics, empties(1, 2, 2, 5, 1)},
+		{"quantiles", Metrics, empties(1, 2, 2, 11, 1, 6)},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			var got collect
+			err := NewDecoder(DefaultLimits()).Decode(c.signal, c.body, 1, &got)
+			if !errors.Is(err, controlbus.ErrTooLarge) || errors.Is(err, controlbus.ErrInvalid) {
+				t.Errorf("got %v, want ErrTooLarge", err)
+			}
+		})
+	}
 }
