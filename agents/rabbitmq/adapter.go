@@ -361,7 +361,7 @@ func (a *Adapter) Channels(ctx context.Context, pattern string) ([]string, error
 
 // own says that a queue belongs to some agent's machinery.
 func own(queue string) bool {
-	return strings.HasPrefix(queue, "sb.tap.") || strings.HasPrefix(queue, "sb.fire.")
+	return strings.HasPrefix(queue, "sb.tap.") || strings.HasPrefix(queue, "sb.fire.") || strings.HasPrefix(queue, streamPrefix)
 }
 
 // channelName is the queue's name, with the virtual host in front where that is
@@ -384,7 +384,8 @@ func (a *Adapter) resolve(channel string) (vhost, queue string) {
 
 // Leftovers lists what dead incarnations of this agent left: nothing of a tap
 // survives its connection, but one whose link was cut stays until the broker
-// misses the heartbeats, and a traced virtual host stays traced.
+// misses the heartbeats, and a traced virtual host stays traced. The streams of
+// stream taps are listed whoever made them: they stay on purpose.
 func (a *Adapter) Leftovers(ctx context.Context) ([]string, error) {
 	_, api, err := a.control(ctx)
 	if err != nil {
@@ -397,6 +398,9 @@ func (a *Adapter) Leftovers(ctx context.Context) ([]string, error) {
 	var out []string
 	for _, vhost := range a.vhosts {
 		err := api.queues(ctx, vhost, nameColumns, a.cfg.PageSize, false, func(q queueInfo) {
+			if tapped, ok := strings.CutPrefix(q.Name, streamPrefix+agent+"."); ok {
+				out = append(out, a.streamLeftover(a.channelName(vhost, tapped), a.channelName(vhost, q.Name)))
+			}
 			for _, kind := range []string{"sb.tap.", "sb.fire."} {
 				if strings.HasPrefix(q.Name, kind+agent+".") && !strings.HasPrefix(q.Name, kind+a.prefix) {
 					out = append(out, "queue "+a.channelName(vhost, q.Name))

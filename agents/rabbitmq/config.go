@@ -6,6 +6,9 @@
 //     queue has from named exchanges. The broker hands it one copy of each
 //     message, drops the oldest when the agent is slow, and removes the queue with
 //     the connection.
+//   - stream: the same bindings on a durable stream, for the channels that the
+//     configuration names. It fills while the agent is away and the tap goes on
+//     where it stood; it stays until somebody deletes it.
 //   - firehose: for queues that are fed through the default exchange alone. It
 //     costs the whole virtual host, so it must be allowed in the configuration,
 //     and it ends with a lease.
@@ -21,6 +24,7 @@ import (
 	"fmt"
 	"net/url"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/signalbox-dev/signalbox/controlbus"
@@ -51,9 +55,10 @@ type Config struct {
 	Timeout time.Duration `yaml:"timeout"`
 	// Heartbeat decides how soon the broker notices a dead agent and removes
 	// its taps: two to three times this.
-	Heartbeat time.Duration  `yaml:"heartbeat"`
-	Tap       TapConfig      `yaml:"tap"`
-	Firehose  FirehoseConfig `yaml:"firehose"`
+	Heartbeat time.Duration   `yaml:"heartbeat"`
+	Tap       TapConfig       `yaml:"tap"`
+	StreamTap StreamTapConfig `yaml:"stream_tap"`
+	Firehose  FirehoseConfig  `yaml:"firehose"`
 }
 
 // TLSConfig is how to speak to amqps and https addresses.
@@ -72,6 +77,14 @@ type TapConfig struct {
 	PollInterval   time.Duration `yaml:"poll_interval"`    // of the tapped queue's bindings, and for losses
 }
 
+// StreamTapConfig makes taps that go on where they stood after the agent was
+// away, at the price of a durable stream on the broker for each channel.
+type StreamTapConfig struct {
+	Channels []string      `yaml:"channels"`  // names, or patterns with *; empty: no channel
+	MaxBytes int64         `yaml:"max_bytes"` // of each stream, on each of its replicas
+	MaxAge   time.Duration `yaml:"max_age"`
+}
+
 // FirehoseConfig allows taps through the broker's tracer.
 type FirehoseConfig struct {
 	// Allowed must be set by somebody who accepts that tracing slows the whole
@@ -84,8 +97,9 @@ type FirehoseConfig struct {
 func DefaultConfig() Config {
 	return Config{
 		PageSize: 500, Timeout: 15 * time.Second, Heartbeat: 10 * time.Second,
-		Tap:      TapConfig{MaxLength: 10_000, MaxLengthBytes: 64 << 20, Prefetch: 200, PollInterval: 5 * time.Second},
-		Firehose: FirehoseConfig{Lease: 15 * time.Minute},
+		Tap:       TapConfig{MaxLength: 10_000, MaxLengthBytes: 64 << 20, Prefetch: 200, PollInterval: 5 * time.Second},
+		StreamTap: StreamTapConfig{MaxBytes: 1 << 30, MaxAge: 24 * time.Hour},
+		Firehose:  FirehoseConfig{Lease: 15 * time.Minute},
 	}
 }
 
@@ -127,6 +141,15 @@ func (c Config) Validate() error {
 	}
 	if c.Tap.PollInterval < 100*time.Millisecond {
 		bad("tap.poll_interval: want at least 100ms, have %s", c.Tap.PollInterval)
+	}
+	if slices.Contains(c.StreamTap.Channels, "") {
+		bad("stream_tap.channels: want names or patterns, have an empty one")
+	}
+	if c.StreamTap.MaxBytes < 10<<20 {
+		bad("stream_tap.max_bytes: want at least %d, have %d", 10<<20, c.StreamTap.MaxBytes)
+	}
+	if c.StreamTap.MaxAge < time.Minute {
+		bad("stream_tap.max_age: want at least 1m, have %s", c.StreamTap.MaxAge)
 	}
 	if c.Firehose.Allowed && c.Firehose.Lease <= 0 {
 		bad("firehose.lease: want a positive duration, have %s", c.Firehose.Lease)

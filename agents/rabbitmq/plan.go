@@ -13,6 +13,7 @@ import (
 // Techniques.
 const (
 	techMirror   = "mirrored-binding"
+	techStream   = "stream"
 	techFirehose = "firehose"
 )
 
@@ -48,6 +49,9 @@ func (a *Adapter) PlanTap(ctx context.Context, channel string) (agents.TapPlan, 
 	bindings, err := a.mirrorable(ctx, api, vhost, queue)
 	if err != nil {
 		return agents.TapPlan{}, fmt.Errorf("rabbitmq: tap %q: %w", channel, err)
+	}
+	if len(bindings) > 0 && a.streamed(channel) {
+		return a.streamPlan(channel, tapTarget{vhost, queue, techStream}), nil
 	}
 	if len(bindings) > 0 {
 		return agents.TapPlan{

@@ -16,6 +16,7 @@ import (
 	"github.com/signalbox-dev/signalbox/agents"
 	"github.com/signalbox-dev/signalbox/agents/agenttest"
 	"github.com/signalbox-dev/signalbox/agents/rabbitmq"
+	"github.com/signalbox-dev/signalbox/controlbus"
 
 	amqp "github.com/rabbitmq/amqp091-go"
 )
@@ -25,7 +26,24 @@ type tapJob struct {
 	Config  rabbitmq.Config
 	ID      agents.Identity
 	Channel string
+	From    agents.Position
 }
+
+// printSink prints each body with its position, unbuffered, so that what was
+// printed before a kill was handed on.
+type printSink struct{}
+
+func (printSink) Put(_ context.Context, ev *controlbus.MessageEvent, pos agents.Position) error {
+	_, err := fmt.Printf("%s %d %s\n", pos.Stream, pos.Seq, ev.Body)
+	return err
+}
+
+func (printSink) Begin(_ context.Context, pos agents.Position) error {
+	_, err := fmt.Printf("begin %s %d\n", pos.Stream, pos.Seq)
+	return err
+}
+func (printSink) LostByBroker(n int64) { fmt.Println("lost", n) }
+func (printSink) Blind(time.Duration)  {}
 
 // tapProcess is this test binary as an agent: it taps until it is killed.
 func tapProcess() {
@@ -45,14 +63,18 @@ func tapProcess() {
 		fmt.Println("plan:", err)
 		return
 	}
-	fmt.Println(a.Tap(ctx, plan, agents.Position{}, agenttest.NewSink(), func() { fmt.Println("ready") }))
+	var sink agents.TapSink = agenttest.NewSink()
+	if plan.Resumable {
+		sink = printSink{}
+	}
+	fmt.Println(a.Tap(ctx, plan, job.From, sink, func() { fmt.Println("ready") }))
 }
 
 // startProcess runs a tap in a process of its own and waits until it taps.
 func startProcess(t *testing.T, cfg rabbitmq.Config, channel string) *os.Process {
 	t.Helper()
 	// The URL carries the credentials: Secret fields do not survive JSON.
-	job, err := json.Marshal(tapJob{cfg, identity(), channel})
+	job, err := json.Marshal(tapJob{Config: cfg, ID: identity(), Channel: channel})
 	must(t, err)
 	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(os.Environ(), "SIGNALBOX_TAP_PROCESS="+string(job))

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -209,15 +210,26 @@ func eventually(t *testing.T, what string, limit time.Duration, ok func() bool) 
 }
 
 func TestConformance(t *testing.T) {
+	for _, technique := range []string{"mirrored-binding", "stream"} {
+		t.Run(technique, func(t *testing.T) { conformance(t, technique == "stream") })
+	}
+}
+
+func conformance(t *testing.T, stream bool) {
 	b := newBench(t)
+	cfg := config(b.Server, "")
+	if stream {
+		cfg.StreamTap.Channels = []string{"orders.*"}
+	}
 	u, err := url.Parse(b.url)
 	must(t, err)
 	proxy := agenttest.NewProxy(t, u.Host)
 	u.Host = proxy.Addr()
+	cfg.URL = u.String()
 	n := 0
 	agenttest.TestAdapter(t, agenttest.Broker{
 		New: func(t *testing.T) agents.Adapter {
-			return rabbitmq.New("rabbit-test", identity(), config(b.Server, u.String()), slog.New(slog.DiscardHandler))
+			return rabbitmq.New("rabbit-test", identity(), cfg, slog.New(slog.DiscardHandler))
 		},
 		Channel: func(t *testing.T) string {
 			n++
@@ -235,7 +247,10 @@ func TestConformance(t *testing.T) {
 			}
 			b.publish(t, "x."+channel, "key.a", out...)
 		},
-		Artefacts:     b.ours,
+		Artefacts: func(t *testing.T) []string {
+			// The stream of a stream tap stays on purpose.
+			return slices.DeleteFunc(b.ours(t), func(q string) bool { return strings.HasPrefix(q, "sb.tapstream.") })
+		},
 		Cut:           func(*testing.T) { proxy.Cut() },
 		Heal:          func(*testing.T) { proxy.Heal() },
 		UniqueHeaders: true, // the client library reads headers into a map

@@ -28,6 +28,10 @@ type tap struct {
 	bound    map[string]binding
 	received atomic.Int64 // deliveries taken, for the loss estimate
 	loss     lossEstimate
+
+	stream  string // identity of a stream tap's stream
+	next    uint64 // its offset after the last message handed on
+	reading bool   // the first message was handed on
 }
 
 // survey is what the poller found out; the consuming loop acts on it, because
@@ -38,7 +42,7 @@ type survey struct {
 }
 
 // Tap copies the queue's messages into out until ctx ends.
-func (a *Adapter) Tap(ctx context.Context, plan agents.TapPlan, _ agents.Position, out agents.TapSink, ready func()) error {
+func (a *Adapter) Tap(ctx context.Context, plan agents.TapPlan, from agents.Position, out agents.TapSink, ready func()) error {
 	a.mu.Lock()
 	life, api := a.life, a.api
 	if life == nil || a.ctrl == nil {
@@ -66,7 +70,7 @@ func (a *Adapter) Tap(ctx context.Context, plan agents.TapPlan, _ agents.Positio
 	}
 	t := &tap{a: a, target: target, api: api, out: out, bound: map[string]binding{},
 		origin: origin{broker: a.name, channel: plan.Channel, queue: target.queue}}
-	if err := t.run(ctx, ready); err != nil {
+	if err := t.run(ctx, from, ready); err != nil {
 		return ended(asked, fmt.Errorf("rabbitmq: tap %q: %w", plan.Channel, err))
 	}
 	if asked.Err() == nil {
@@ -83,7 +87,7 @@ func ended(ctx context.Context, err error) error {
 	return err
 }
 
-func (t *tap) run(ctx context.Context, ready func()) (err error) {
+func (t *tap) run(ctx context.Context, from agents.Position, ready func()) (err error) {
 	a := t.a
 	if t.conn, err = a.dial(ctx, t.target.vhost, "tap "+t.target.queue); err != nil {
 		return err
@@ -93,7 +97,19 @@ func (t *tap) run(ctx context.Context, ready func()) (err error) {
 	if t.target.technique == techFirehose {
 		kind = "fire"
 	}
-	if err := t.declare(ctx, kind); err != nil {
+	var consume amqp.Table
+	settle := false
+	if t.target.technique == techStream {
+		created, err := t.openStream(ctx)
+		if err != nil {
+			return err
+		}
+		var offset any
+		if offset, settle, err = t.beginStream(ctx, created, from); err != nil {
+			return err
+		}
+		consume = amqp.Table{headerOffset: offset}
+	} else if err := t.declare(ctx, kind); err != nil {
 		return err
 	}
 	if t.target.technique == techFirehose {
@@ -132,11 +148,16 @@ func (t *tap) run(ctx context.Context, ready func()) (err error) {
 		if err = t.ch.Qos(a.cfg.Tap.Prefetch, 0, false); err != nil {
 			return err
 		}
-		deliveries, err = t.ch.Consume(t.origin.tap, "sb", false, true, false, false, nil)
+		deliveries, err = t.ch.Consume(t.origin.tap, "sb", false, t.target.technique != techStream, false, false, consume)
 		return err
 	})
 	if err != nil {
 		return fmt.Errorf("consume: %w", err)
+	}
+	if settle {
+		if err := t.settle(ctx, deliveries); err != nil {
+			return err
+		}
 	}
 	ready()
 
@@ -190,10 +211,7 @@ func (t *tap) run(ctx context.Context, ready func()) (err error) {
 		}
 		t.received.Add(1)
 		last, unacked = d.DeliveryTag, unacked+1
-		if t.target.technique == techFirehose {
-			untrace(&d)
-		}
-		if err := t.out.Put(ctx, event(&d, t.origin, time.Now()), agents.Position{}); err != nil && ctx.Err() == nil {
+		if err := t.put(ctx, &d); err != nil && ctx.Err() == nil {
 			return err
 		}
 		if unacked*4 >= a.cfg.Tap.Prefetch {
@@ -215,6 +233,16 @@ func (t *tap) run(ctx context.Context, ready func()) (err error) {
 		default:
 		}
 	}
+}
+
+func (t *tap) put(ctx context.Context, d *amqp.Delivery) error {
+	switch t.target.technique {
+	case techStream:
+		return t.putStream(ctx, d)
+	case techFirehose:
+		untrace(d)
+	}
+	return t.out.Put(ctx, event(d, t.origin, time.Now()), agents.Position{})
 }
 
 func (t *tap) whyClosed(gone chan *amqp.Error, cancelled chan string) error {
@@ -363,6 +391,9 @@ func (t *tap) poll(ctx context.Context, surveys chan<- survey) {
 // countLoss asks what went into the tap's queue and reports what cannot come
 // out of it any more.
 func (t *tap) countLoss(ctx context.Context) {
+	if t.target.technique == techStream {
+		return // its offsets tell
+	}
 	q, err := t.api.queue(ctx, t.target.vhost, t.origin.tap)
 	if err != nil {
 		return
@@ -387,7 +418,7 @@ func (t *tap) countLoss(ctx context.Context) {
 // its own so that nothing is left when Tap has returned: the broker answers
 // connection.close while exclusive queues are still being removed.
 func (t *tap) end() {
-	if t.origin.tap != "" && !t.conn.IsClosed() {
+	if t.origin.tap != "" && t.target.technique != techStream && !t.conn.IsClosed() {
 		ctx := context.Background()
 		timeout := min(t.a.cfg.Timeout, 5*time.Second)
 		if ch, err := t.conn.channel(ctx, timeout); err == nil {

@@ -105,6 +105,9 @@ func TestConfigValidate(t *testing.T) {
 		"page_size":        func(c *Config) { c.PageSize = 501 },
 		"heartbeat":        func(c *Config) { c.Heartbeat = 0 },
 		"tap.max_length":   func(c *Config) { c.Tap.MaxLength = 0 },
+		"stream channel":   func(c *Config) { c.StreamTap.Channels = []string{""} },
+		"stream bytes":     func(c *Config) { c.StreamTap.MaxBytes = 1 << 20 },
+		"stream age":       func(c *Config) { c.StreamTap.MaxAge = time.Second },
 		"firehose.allowed": func(c *Config) { c.Firehose.Allowed = true },
 	} {
 		c := ok
