@@ -35,6 +35,7 @@ type Collector struct {
 	log      *slog.Logger
 	decoders sync.Pool
 	buffers  sync.Pool
+	unfold   sync.Mutex // held while a request of spans or metrics is unfolded: it may take many times its size
 
 	accepted   *metrics.Counter
 	duplicates *metrics.Counter
@@ -209,6 +210,10 @@ func (c *Collector) ClockOffset(agentID string) time.Duration {
 func (c *Collector) inspect(r Request) (*passing, error) {
 	d := c.decoders.Get().(*telemetry.Decoder)
 	defer c.decoders.Put(d)
+	if r.Signal != Logs {
+		c.unfold.Lock()
+		defer c.unfold.Unlock()
+	}
 	p := &passing{}
 	d.Keep = r.Signal == Logs && c.live.Active()
 	p.keep = d.Keep

@@ -6,6 +6,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"runtime/debug"
 )
 
 var serveCommand = command{
@@ -13,6 +14,11 @@ var serveCommand = command{
 	summary: "run the console: OTLP in, store, pages",
 	run:     serve,
 }
+
+// memoryLimit is the garbage collector's target when GOMEMLIMIT is not set. All
+// that requests may hold is bounded below it; it keeps a burst of large ones
+// from doubling the heap before the next collection.
+const memoryLimit = 400 << 20
 
 func serve(ctx context.Context, args []string) error {
 	flags := flag.NewFlagSet("signalbox serve", flag.ContinueOnError)
@@ -33,6 +39,9 @@ func serve(ctx context.Context, args []string) error {
 	if *check {
 		fmt.Println("configuration is valid")
 		return nil
+	}
+	if os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(memoryLimit)
 	}
 	log := cfg.Log.logger(os.Stderr)
 	c, err := newConsole(ctx, cfg, log)

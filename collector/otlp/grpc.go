@@ -20,7 +20,7 @@ import (
 func (r *Receiver) GRPCServer() *grpc.Server {
 	s := grpc.NewServer(
 		grpc.ForceServerCodecV2(rawCodec{}),
-		grpc.MaxRecvMsgSize(int(r.cfg.MaxRequest)),
+		grpc.MaxRecvMsgSize(int(min(grpcMost, r.cfg.MaxRequest))),
 		grpc.MaxConcurrentStreams(32),
 		grpc.ConnectionTimeout(20*time.Second),
 		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionIdle: 10 * time.Minute, Time: time.Minute, Timeout: 20 * time.Second}),
@@ -45,17 +45,23 @@ func (r *Receiver) GRPCServer() *grpc.Server {
 	return s
 }
 
-// grpcStep is what a call pays the budget before its message is read: gRPC
-// decodes a message as a whole, so its true size is known only afterwards.
-const grpcStep = 1 << 20
+// grpcMost is the largest message of a call, and what a call pays the budget
+// before its message is read: gRPC reads and decompresses a message as a whole
+// before it asks anybody. It is gRPC's own default, which senders know to keep
+// to; larger requests go over HTTP.
+const grpcMost = 4 << 20
 
-// admit refuses calls while too much is in flight, before their bytes are read.
+// admit refuses calls while too much is in flight, before their bytes are read,
+// and ends those that do not come to an end themselves.
 func (r *Receiver) admit(ctx context.Context, _ *tap.Info) (context.Context, error) {
-	if !r.pending.take(grpcStep) {
+	paid := min(grpcMost, r.cfg.MaxRequest)
+	if !r.pending.take(paid) {
 		return nil, grpcStatus(errBudget).Err()
 	}
-	context.AfterFunc(ctx, func() { r.pending.give(grpcStep) })
-	return ctx, nil
+	context.AfterFunc(ctx, func() { r.pending.give(paid) })
+	limited, cancel := context.WithTimeout(ctx, r.cfg.Timeout)
+	context.AfterFunc(ctx, cancel)
+	return limited, nil
 }
 
 func (r *Receiver) export(ctx context.Context, s collector.Signal, decode func(any) error) (any, error) {
@@ -64,11 +70,6 @@ func (r *Receiver) export(ctx context.Context, s collector.Signal, decode func(a
 		if err := decode(&raw); err != nil {
 			return collector.Result{}, err
 		}
-		size := int64(len(raw))
-		if !r.pending.take(size) {
-			return collector.Result{}, errBudget
-		}
-		defer r.pending.give(size)
 		req := collector.Request{Signal: s, Payload: raw}
 		md, _ := metadata.FromIncomingContext(ctx)
 		if err := numbering(&req, func(key string) string {

@@ -1,6 +1,7 @@
 package otlp
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"math"
@@ -83,7 +84,7 @@ func (r *Receiver) serve(w http.ResponseWriter, hr *http.Request, s collector.Si
 	size = len(payload.bytes)
 	req.Payload = payload.bytes
 	if kind == typeJSON {
-		if req.Payload, err = fromJSON(s, payload.bytes); err != nil {
+		if req.Payload, err = r.fromJSON(hr.Context(), s, payload.bytes); err != nil {
 			return res, size, err
 		}
 	}
@@ -99,16 +100,27 @@ func tooLarge(err error) error {
 	return err
 }
 
-// fromJSON is the request in protobuf, which is what everything behind works on.
-func fromJSON(s collector.Signal, text []byte) (_ []byte, err error) {
+// fromJSON is the request in protobuf, which is what everything behind works
+// on. JSON unfolds to many times its size, so requests take turns.
+func (r *Receiver) fromJSON(ctx context.Context, s collector.Signal, text []byte) ([]byte, error) {
+	if err := checkJSON(text); err != nil {
+		return nil, err
+	}
+	select {
+	case r.json <- struct{}{}:
+		defer func() { <-r.json }()
+		return convertJSON(s, text)
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+func convertJSON(s collector.Signal, text []byte) (_ []byte, err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			err = fmt.Errorf("otlp: %v request: %w: JSON cannot be read", s, controlbus.ErrInvalid)
 		}
 	}()
-	if err := checkJSONDepth(text); err != nil {
-		return nil, err
-	}
 	var m interface {
 		UnmarshalJSON([]byte) error
 		MarshalProto() ([]byte, error)
@@ -135,9 +147,14 @@ func fromJSON(s collector.Signal, text []byte) (_ []byte, err error) {
 // levels of JSON each; pdata recurses into JSON without a limit of its own.
 const maxJSONDepth = 256
 
-// checkJSONDepth returns controlbus.ErrInvalid for JSON that nests too deep.
-func checkJSONDepth(text []byte) error {
-	depth, quoted := 0, false
+// maxJSONObjects bounds what a request unfolds to: each object of OTLP's JSON
+// becomes a struct of up to some hundred bytes.
+const maxJSONObjects = 400_000
+
+// checkJSON returns controlbus.ErrInvalid for JSON that nests too deep, and
+// ErrTooLarge for JSON of too many objects.
+func checkJSON(text []byte) error {
+	depth, quoted, objects := 0, false, 0
 	for i := 0; i < len(text); i++ {
 		switch c := text[i]; {
 		case quoted:
@@ -149,6 +166,9 @@ func checkJSONDepth(text []byte) error {
 		case c == '"':
 			quoted = true
 		case c == '{' || c == '[':
+			if objects++; objects > maxJSONObjects {
+				return fmt.Errorf("otlp: more than %d objects in one request; send smaller batches: %w", maxJSONObjects, controlbus.ErrTooLarge)
+			}
 			if depth++; depth > maxJSONDepth {
 				return fmt.Errorf("otlp: JSON nests deeper than %d: %w", maxJSONDepth, controlbus.ErrInvalid)
 			}

@@ -21,11 +21,12 @@ type Receiver struct {
 	log      *slog.Logger
 	set      *metrics.Set
 	pending  budget
+	json     chan struct{} // held while JSON is unfolded
 }
 
 // New starts nothing. Counters go to set.
 func New(cfg Config, consumer Consumer, set *metrics.Set, log *slog.Logger) *Receiver {
-	r := &Receiver{cfg: cfg, consumer: consumer, log: log, set: set, pending: budget{limit: cfg.MaxPending}}
+	r := &Receiver{cfg: cfg, consumer: consumer, log: log, set: set, pending: budget{limit: cfg.MaxPending}, json: make(chan struct{}, 1)}
 	set.NewGauge("signalbox_otlp_pending_bytes", func() float64 { return float64(r.pending.used.Load()) })
 	return r
 }
