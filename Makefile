@@ -13,7 +13,7 @@ UI_SOURCES := $(shell find ui/asset -type f -not -path 'ui/asset/dist/*' 2>/dev/
 TOOLS      := deploy/tools/go.mod
 RATE       ?= 5
 
-.PHONY: help run test lint generate verify bench soak e2e dev deps assets build fuzz provision clean
+.PHONY: help run test lint generate verify bench soak e2e screenshots dev deps assets build fuzz provision clean
 
 help: ## this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,6 +26,9 @@ test: provision assets ## every test, against real brokers, the real engine and 
 
 e2e: provision build ## only the tests that drive the built programs and a browser
 	@SIGNALBOX_TEST_STRICT=$${SIGNALBOX_TEST_STRICT:-0} go test -count=1 ./test/e2e/... ./test/script/...
+
+screenshots: provision build ## docs/screenshots, taken from a demo that runs for five minutes
+	@SIGNALBOX_SCREENSHOTS=$(CURDIR)/docs/screenshots go test -count=1 -timeout 15m -run TestScreenshots ./test/e2e
 
 soak: provision build ## long reliability runs: a million messages under kill -9, slow taps, heartbeats
 	@SIGNALBOX_SOAK=1 go test -count=1 -timeout 60m -v -run 'Soak|Fault|Chaos' ./test/fault/... ./agents/...

@@ -45,6 +45,8 @@ type MessageQuery struct {
 	BodyWord      string // substring of the body, case-insensitive for ASCII
 	FailedOnly    bool
 
+	Snippets bool // fill Message.Snippet with the start of each body found
+
 	Order  Order
 	Limit  int    // at most 1000; 0 = 100
 	Cursor string // from MessagePage.Next, opaque
@@ -56,7 +58,7 @@ type Message struct {
 	StoredAt time.Time
 	// Key of the conversation: hex of the correlation key, zero when none.
 	Correlation controlbus.ID
-	Snippet     string // start of the body, where the query asked for bodies
+	Snippet     string // start of the body, where the query asked for snippets or a word of the body
 }
 
 // MessageDetail is a stored message event with its body.

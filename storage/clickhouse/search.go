@@ -6,6 +6,8 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/signalbox-dev/signalbox/controlbus"
@@ -75,6 +77,14 @@ func (s *Store) messages(ctx context.Context, q storage.MessageQuery) (storage.M
 	page.Scan.Stopped = stopped
 	page.Scan.Rows, page.Scan.Bytes = sr.n.rows.Load(), sr.n.bytes.Load()
 	page.Messages = sr.found
+	if err == nil && (q.Snippets || q.BodyWord != "") {
+		// A page without snippets is better than none: the time was spent on
+		// finding the messages.
+		if err = sr.snippets(ctx, sr.found); timedOut(err) {
+			page.Scan.Stopped, err = storage.StopDeadline, nil
+			stopped = storage.StopDeadline
+		}
+	}
 	switch {
 	case err != nil:
 		return storage.MessagePage{}, err
@@ -280,7 +290,6 @@ func (sr *search) look(ctx context.Context, part nanoRange) (full bool, err erro
 		if err != nil {
 			return false, err
 		}
-		before := len(sr.found)
 		for i := range rows {
 			m := rows[i].message()
 			sr.at = cursor{order: sr.q.Order, ts: m.Time, uid: m.UID}
@@ -288,11 +297,6 @@ func (sr *search) look(ctx context.Context, part nanoRange) (full bool, err erro
 			if !sr.seen[m.UID] {
 				sr.seen[m.UID] = true
 				sr.found = append(sr.found, m)
-			}
-		}
-		if sr.q.BodyWord != "" {
-			if err := sr.snippets(ctx, sr.found[before:], part); err != nil {
-				return false, err
 			}
 		}
 		switch {
@@ -373,25 +377,33 @@ func (sr *search) where(q *selection, body bool) {
 	}
 }
 
-// snippets fills in the start of the bodies of what was found.
-func (sr *search) snippets(ctx context.Context, found []storage.Message, part nanoRange) error {
-	if len(found) == 0 {
-		return nil
-	}
-	ids, first, last := make([][16]byte, len(found)), found[0].Time, found[0].Time
+// snippets fills in the start of the bodies of what was found. What is read is
+// not counted as scanned: it is part of showing the page, not of the search.
+func (sr *search) snippets(ctx context.Context, found []storage.Message) error {
+	ids := make([][16]byte, 0, len(found))
+	first, last := maxTime, minTime
+	buckets := make(map[int64]bool)
 	for i := range found {
-		ids[i] = found[i].UID
+		ids = append(ids, found[i].UID)
 		first, last = min(first, found[i].Time), max(last, found[i].Time)
+		buckets[found[i].Time-found[i].Time%int64(5*time.Minute)] = true
+	}
+	if len(ids) == 0 {
+		return nil
 	}
 	q := newSelection(sr.s.sql("SELECT uid, substring(body, 1, {size:UInt32}) AS body\nFROM @db.bodies\nWHERE"))
 	q.bind("size", snippetBytes)
-	q.between("ts", nanoRange{from: max(first, part.from), to: last + 1}, true)
+	q.between("ts", nanoRange{from: first, to: last + 1}, true)
+	// A page may reach over hours of which it holds few minutes.
+	q.where("toStartOfFiveMinutes(ts) IN (SELECT toStartOfFiveMinutes(fromUnixTimestamp64Nano(arrayJoin({buckets:Array(Int64)}), 'UTC')))")
+	q.bind("buckets", slices.Collect(maps.Keys(buckets)))
+	q.channel("destination", sr.q.Channel)
 	q.fixedIn("uid", "ids", ids)
 	q.add("LIMIT 1 BY uid")
 	rows, err := collect[struct {
 		UID  string `ch:"uid"`
 		Body string `ch:"body"`
-	}](ctx, sr.s, &sr.n, q)
+	}](ctx, sr.s, nil, q)
 	if err != nil {
 		return err
 	}

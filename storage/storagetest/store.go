@@ -302,9 +302,12 @@ func cursors(t *testing.T, s Store) {
 	}
 	write(t, s, "pages", events...)
 	for _, order := range []storage.Order{storage.NewestFirst, storage.OldestFirst} {
-		for _, word := range []string{"", "word"} {
+		for _, word := range []string{"", "word", "only snippets"} {
 			seen := map[controlbus.ID]bool{}
 			q := storage.MessageQuery{Range: around(at), Channel: "pages", Order: order, Limit: 10, BodyWord: word}
+			if word == "only snippets" {
+				q.BodyWord, q.Snippets = "", true
+			}
 			last := int64(0)
 			for pages := 0; ; pages++ {
 				if pages > n {
@@ -320,8 +323,8 @@ func cursors(t *testing.T, s Store) {
 						t.Errorf("order %v: %d follows %d", order, m.Time, last)
 					}
 					last = m.Time
-					if word != "" && m.Snippet != "word" {
-						t.Errorf("snippet %q, want the body", m.Snippet)
+					if want := map[bool]string{true: "word"}[word != ""]; m.Snippet != want {
+						t.Errorf("search for %q: snippet %q, want %q", word, m.Snippet, want)
 					}
 				}
 				if p.Scan.Rows == 0 && pages == 0 {

@@ -68,8 +68,14 @@ func Chrome(t testing.TB) context.Context {
 // Tab opens a tab that lives for a minute and collects everything the browser complains about.
 func Tab(t testing.TB, browserCtx context.Context) (context.Context, func() []string) {
 	t.Helper()
+	return TabFor(t, browserCtx, time.Minute)
+}
+
+// TabFor is Tab with another life.
+func TabFor(t testing.TB, browserCtx context.Context, life time.Duration) (context.Context, func() []string) {
+	t.Helper()
 	ctx, stop := chromedp.NewContext(browserCtx)
-	ctx, stopTime := context.WithTimeout(ctx, 60*time.Second)
+	ctx, stopTime := context.WithTimeout(ctx, life)
 	t.Cleanup(func() { stopTime(); stop() })
 	var mu sync.Mutex
 	var said []string

@@ -273,6 +273,7 @@ type Row struct {
 	Tone    string `json:"tone"` // class of its colour
 	Word    string `json:"word"`
 	Channel string `json:"channel"`
+	Key     string `json:"key"` // routing key, where it says more
 	Size    string `json:"size"`
 	Text    string `json:"text"`
 	URL     string `json:"url"`
@@ -288,7 +289,7 @@ func Encode(f controlbus.LiveFrame) Frame {
 		at := time.Unix(0, e.Time).UTC()
 		out.Rows = append(out.Rows, Row{
 			UID: e.UID.String(), Time: at.Format(time.RFC3339Nano), Milli: at.UnixMilli(),
-			Kind: string(st.Kind), Tone: st.Kind.Class(), Word: st.Word, Channel: component.Visible(e.Destination),
+			Kind: string(st.Kind), Tone: st.Kind.Class(), Word: st.Word, Channel: component.Visible(e.Destination), Key: page.RoutingKey(e),
 			Size: component.Size(e.BodySize), Text: preview(e),
 			URL: "/messages/" + e.UID.String() + "?" + url.Values{"at": {at.Format(time.RFC3339Nano)}, "env": {e.Env}}.Encode(),
 		})

@@ -370,6 +370,15 @@ func rank(env string) int {
 	return slices.Index([]string{"production", "staging", "test", "development", ""}, Level(env))
 }
 
+// RoutingKey is a message's routing key or subject where it says more than the
+// channel's name: a stream's name alone does not tell which subject it was.
+func RoutingKey(m *controlbus.MessageEvent) string {
+	if m.RoutingKey == m.Destination {
+		return ""
+	}
+	return component.Visible(m.RoutingKey)
+}
+
 // Outcome is how a message event ended, as a state.
 func Outcome(m *controlbus.MessageEvent) component.State {
 	switch m.Outcome {

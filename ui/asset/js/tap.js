@@ -94,8 +94,9 @@ export function startTap() {
       time.textContent = write(new Date(r.ms), "milli", new Date());
       const lamp = mark(`m-${r.kind}`, `lamp ${r.tone}`);
       const channel = span("chan cut", r.channel);
+      if (r.key) channel.append(" ", span("key", r.key));
       channel.append(span("vh", `, ${r.word}`));
-      channel.title = `${r.channel}, ${r.word}`;
+      channel.title = `${r.channel}${r.key ? ` ${r.key}` : ""}, ${r.word}`;
       el.append(time, lamp, channel, span("num size dim", r.size), span("cut mono body", r.text));
     }
     drawn.set(r, el);

@@ -2,7 +2,7 @@
 // missing. No DOM here, so that it can be tested.
 
 /**
- * @typedef {{uid: string, at: string, ms: number, kind: string, tone: string, word: string, channel: string, size: string, text: string, url: string}} Row
+ * @typedef {{uid: string, at: string, ms: number, kind: string, tone: string, word: string, channel: string, key: string, size: string, text: string, url: string}} Row
  * @typedef {{cut: number, why: string}} Cut a line that says what was left out here
  * @typedef {{rows: Row[], matched: number, sampled: number, dropped: number}} Frame
  */

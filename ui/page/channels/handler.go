@@ -149,7 +149,7 @@ func (p *Pages) one(w http.ResponseWriter, r *http.Request) error {
 	m.charts(series)
 	m.taps(v, ch, p.agents(), p.deps.Taps != nil)
 	if p.deps.Messages != nil {
-		found, err := p.deps.Messages.Messages(ctx, storage.MessageQuery{Range: v.Range, Env: ch.Env, Broker: ch.Broker, Channel: ch.Name, Limit: 10})
+		found, err := p.deps.Messages.Messages(ctx, storage.MessageQuery{Range: v.Range, Env: ch.Env, Broker: ch.Broker, Channel: ch.Name, Limit: 10, Snippets: true})
 		m.latest(v, found, err)
 	}
 	m.Told = v.Form.Get("told")

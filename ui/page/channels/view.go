@@ -66,6 +66,19 @@ func DeadLetters(name string) bool {
 	return strings.HasSuffix(name, ".dead") || strings.HasSuffix(name, "-dead") || strings.HasSuffix(name, "_error")
 }
 
+// standstill is how many must wait before a channel from which nothing leaves
+// counts as stopped: a few may be on their way.
+const standstill = 20
+
+// leaving is how fast messages are done with: acknowledged where the broker
+// counts that, for what is delivered again and again does not leave.
+func leaving(s *storage.ChannelState) float64 {
+	if !math.IsNaN(s.AckedS) {
+		return s.AckedS
+	}
+	return s.DeliveredS
+}
+
 // Judge says how a channel stands.
 func Judge(s *storage.ChannelState, now time.Time) component.State {
 	backlog := Backlog(s)
@@ -78,6 +91,10 @@ func Judge(s *storage.ChannelState, now time.Time) component.State {
 		return component.State{Kind: component.Caution, Word: "dead letters"}
 	case backlog > 0 && s.Consumers == 0:
 		return component.State{Kind: component.Stop, Word: "no consumer"}
+	case DeadLetters(s.Name): // what arrives here failed elsewhere
+		return component.State{Kind: component.Off, Word: "empty"}
+	case backlog >= standstill && s.PublishedS > 0 && leaving(s) == 0:
+		return component.State{Kind: component.Stop, Word: "stopped"}
 	case s.Failed > 0 && s.Tapped > 0 && s.Failed*2 >= s.Tapped:
 		return component.State{Kind: component.Stop, Word: "failing"}
 	case s.Failed > 0:
@@ -111,6 +128,9 @@ func MakeRows(v *page.View, states []storage.ChannelState, agents []controlbus.A
 			Cells: component.LitCells(b, peak), backlog: b, in: s.PublishedS, failed: float64(s.Failed),
 		}
 		r.Bad = r.State.Kind == component.Stop
+		if r.State.Kind == component.Clear || r.State.Kind == component.Off {
+			r.Cells.Tone = "" // the largest of backlogs that flow is no trouble
+		}
 		r.Tap = tapState(taps[key(s.Env, s.Broker, s.Name)], s.Tapped)
 		rows = append(rows, r)
 	}
@@ -293,7 +313,7 @@ func (m *channelView) now(v *page.View, s *storage.ChannelState, series storage.
 		waiting,
 		{ID: "unsettled", Name: "Unsettled", Value: component.Number(s.Unacked), Note: "delivered, not acknowledged"},
 		{ID: "in", Name: "In", Value: component.Rate(s.PublishedS), Unit: "/s", Spark: values(series.Rate), Note: "by the broker's counters"},
-		{ID: "out", Name: "Out", Value: component.Rate(s.DeliveredS), Unit: "/s", Note: "acknowledged " + component.Rate(s.AckedS) + "/s"},
+		{ID: "out", Name: "Out", Value: component.Rate(s.DeliveredS), Unit: "/s", Note: acked(s.AckedS)},
 		consumers, failed,
 	}
 	if s.SeenAt.IsZero() {
@@ -301,6 +321,13 @@ func (m *channelView) now(v *page.View, s *storage.ChannelState, series storage.
 	} else {
 		m.Sub = "The broker described it " + component.Span(v.Now.Sub(s.SeenAt).Round(time.Second)) + " ago."
 	}
+}
+
+func acked(rate float64) string {
+	if math.IsNaN(rate) {
+		return "delivered, by the broker's counters"
+	}
+	return "acknowledged " + component.Rate(rate) + "/s"
 }
 
 func (m *channelView) charts(s storage.ChannelSeries) {
@@ -407,6 +434,18 @@ func (m *channelView) taps(v *page.View, ch controlbus.ChannelName, agents []con
 	}
 }
 
+// notes makes sentences of what an adapter says of its tap.
+func notes(list []string) string {
+	out := make([]string, len(list))
+	for i, n := range list {
+		out[i] = n
+		if n != "" && !strings.HasSuffix(n, ".") {
+			out[i] += "."
+		}
+	}
+	return strings.Join(out, " ")
+}
+
 // LossRow says how a tap stands and what it missed. The three kinds of loss
 // mean different things and are never added up.
 func LossRow(t *controlbus.TapStatus) TapRow {
@@ -414,7 +453,7 @@ func LossRow(t *controlbus.TapStatus) TapRow {
 		ID: t.Spec.ID, State: TapWord(t.State), Technique: component.Visible(t.Technique), Error: component.Visible(t.Error),
 		Received: component.Count(t.Loss.Received), ByAgent: component.Count(t.Loss.DroppedByAgent), ByBroker: component.Count(t.Loss.DroppedByBroker),
 		Blind: "0", Until: t.Spec.Until, Since: t.Since, Owner: component.Visible(t.Spec.Owner), Reason: component.Visible(t.Spec.Reason),
-		Console: t.Spec.Origin == "console", Notes: component.Visible(strings.Join(t.Notes, "; ")),
+		Console: t.Spec.Origin == "console", Notes: component.Visible(notes(t.Notes)),
 	}
 	if t.Loss.DroppedByBroker < 0 {
 		row.ByBroker = "not told"

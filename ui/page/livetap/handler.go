@@ -53,7 +53,7 @@ func (p *Pages) show(w http.ResponseWriter, r *http.Request) error {
 	ctx, cancel := v.Context()
 	defer cancel()
 	m := view{SearchURL: v.URL("/messages", "q", v.Query), AgainURL: v.With()}
-	q := storage.MessageQuery{Range: v.Range, Env: v.Env, Limit: 50}
+	q := storage.MessageQuery{Range: v.Range, Env: v.Env, Limit: 50, Snippets: true}
 	m.Reads, err = messages.Parse(v.Query, &q)
 	if err != nil {
 		m.Wrong = component.Visible(err.Error())

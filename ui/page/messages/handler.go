@@ -54,7 +54,7 @@ func (p *Pages) list(w http.ResponseWriter, r *http.Request) error {
 	}
 	ctx, cancel := v.Context()
 	defer cancel()
-	q := storage.MessageQuery{Range: v.Range, Env: v.Env, Limit: pageSize, Cursor: v.Form.Get("cursor")}
+	q := storage.MessageQuery{Range: v.Range, Env: v.Env, Limit: pageSize, Cursor: v.Form.Get("cursor"), Snippets: true}
 	oldest := v.Form.Get("order") == "oldest"
 	if oldest {
 		q.Order = storage.OldestFirst

@@ -15,6 +15,7 @@ import (
 // Row is one message event in a list.
 type Row struct {
 	URL, Channel, ChannelURL, System string
+	Key                              string // routing key or subject, where it says more than the channel
 	At                               time.Time
 	State                            component.State
 	ID, FullID                       string
@@ -118,6 +119,7 @@ func MakeRow(v *page.View, m *storage.Message, word string) Row {
 	if row.Channel == "" {
 		row.Channel = "unnamed channel"
 	}
+	row.Key = page.RoutingKey(&m.MessageEvent)
 	row.FullID = component.Visible(first(m.CorrelationID, m.MessageID))
 	row.ID = component.Middle(row.FullID)
 	if m.Delivery > 0 {
@@ -238,6 +240,7 @@ func scanLine(s storage.Scan, order storage.Order, next string, rows int) *ScanV
 
 type detailView struct {
 	Channel, ChannelURL, Broker, System string
+	Key                                 string
 	State                               component.State
 	At                                  time.Time
 	Facts                               []Fact
@@ -274,6 +277,7 @@ type Station struct {
 	Delta      string
 	Title, Obj string
 	ObjURL     string
+	Key        string
 	Tag        string
 	Sub        string
 	Class      string // here, wrong, gap
@@ -290,6 +294,7 @@ func messageView(v *page.View, d storage.MessageDetail, conv storage.Conversatio
 	if m.Channel == "" {
 		m.Channel = "unnamed channel"
 	}
+	m.Key = page.RoutingKey(e)
 	if e.Delivery > 1 {
 		m.State.Word += ", delivery " + component.Count(e.Delivery)
 	}
@@ -412,6 +417,7 @@ func (m *detailView) history(v *page.View, d storage.MessageDetail, conv storage
 			seen[e.Message.MessageID] = true
 		}
 	}
+	tries := attempts(events)
 	gaps, services := 0, map[string]bool{}
 	var prev, start time.Time
 	for i, e := range events {
@@ -433,7 +439,7 @@ func (m *detailView) history(v *page.View, d storage.MessageDetail, conv storage
 				s.URL = ""
 			}
 		} else if e.Span != nil {
-			s.span(v, e.Span)
+			s.span(e.Span, tries[e.Span.SpanID])
 			services[e.Span.Service] = true
 		} else if e.Log != nil {
 			s.log(e.Log)
@@ -478,7 +484,7 @@ func gapBefore(m *storage.Message, seen map[string]bool) (Station, bool) {
 func (s *Station) message(v *page.View, m *storage.Message) {
 	st := page.Outcome(&m.MessageEvent)
 	s.Kind, s.Tag, s.URL = st.Kind, page.System(m.System), v.Message(&m.MessageEvent)
-	s.Obj = component.Visible(m.Destination)
+	s.Obj, s.Key = component.Visible(m.Destination), page.RoutingKey(&m.MessageEvent)
 	s.ObjURL = v.Channel(controlbus.ChannelName{Env: m.Env, System: m.System, Broker: m.Broker, Name: m.Destination})
 	words := map[controlbus.Op]string{
 		controlbus.OpCreate: "Created for", controlbus.OpSend: "Sent to", controlbus.OpReceive: "Received from",
@@ -511,12 +517,51 @@ func (s *Station) message(v *page.View, m *storage.Message) {
 		component.Visible(first(m.ErrorType, m.DeadLetterReason)))
 }
 
-func (s *Station) span(v *page.View, sp *storage.Span) {
-	s.Kind, s.Title, s.Tag = component.Clear, component.Visible(sp.Name), "span"
-	if sp.Status == 2 {
-		s.Kind, s.Class = component.Failed, "wrong"
+// attempts numbers the spans that processed the same message more than once:
+// what a reader wants to know of a retry is which one it was. Others have no
+// number.
+func attempts(events []storage.ConversationEvent) map[[8]byte]int {
+	type work struct{ service, channel, message, name string }
+	times, of := map[work]int{}, map[[8]byte]int{}
+	key := func(sp *storage.Span) work {
+		return work{sp.Service, sp.Destination, sp.MessageID, sp.Name}
 	}
-	s.Sub = joinNonEmpty(", ", component.Visible(sp.Service), component.Span(time.Duration(sp.DurationNs)), component.Visible(sp.StatusText))
+	for _, e := range events {
+		if sp := e.Span; sp != nil && sp.Op == controlbus.OpProcess {
+			times[key(sp)]++
+			of[sp.SpanID] = times[key(sp)]
+		}
+	}
+	for _, e := range events {
+		if sp := e.Span; sp != nil && times[key(sp)] < 2 {
+			delete(of, sp.SpanID)
+		}
+	}
+	return of
+}
+
+func (s *Station) span(sp *storage.Span, attempt int) {
+	s.Kind, s.Title, s.Tag = component.Clear, component.Visible(sp.Name), "span"
+	failed := sp.Status == 2
+	took := component.Span(time.Duration(sp.DurationNs))
+	if failed {
+		s.Kind, s.Class = component.Failed, "wrong"
+		took = "failed after " + took
+	}
+	if attempt > 0 {
+		nth := "Attempt " + component.Count(attempt)
+		switch {
+		case failed:
+			nth += " failed"
+			if attempt > 1 {
+				s.Kind = component.FailAgain
+			}
+		case attempt > 1:
+			s.Kind = component.DoneAgain
+		}
+		s.Title = nth + ": " + s.Title
+	}
+	s.Sub = joinNonEmpty(", ", component.Visible(sp.Service), took, component.Visible(sp.StatusText))
 }
 
 func (s *Station) log(l *storage.Log) {
