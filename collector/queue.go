@@ -50,7 +50,7 @@ func (q *Queue) marks() (map[string]Mark, error) {
 	err := q.log.All(q.checkpoint.Position, func(rec spool.Record) error {
 		r, err := parseEntry(rec.Payload)
 		if err != nil {
-			return nil // the reader reports it
+			return nil //nolint:nilerr // the reader reports it
 		}
 		mark(marks, r)
 		return nil

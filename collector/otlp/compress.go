@@ -1,6 +1,7 @@
 package otlp
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"sync"
@@ -102,7 +103,7 @@ func (c *closeAtEnd) Read(p []byte) (int, error) {
 	}
 	n, err := c.src.Read(p)
 	if err != nil {
-		if closeErr := c.src.Close(); closeErr != nil && err == io.EOF {
+		if closeErr := c.src.Close(); closeErr != nil && errors.Is(err, io.EOF) {
 			err = closeErr
 		}
 		c.src = nil

@@ -134,7 +134,7 @@ func convertJSON(s collector.Signal, text []byte) (_ []byte, err error) {
 		m = pmetricotlp.NewExportRequest()
 	}
 	if err := m.UnmarshalJSON(text); err != nil {
-		return nil, fmt.Errorf("otlp: %v request: %w: %.300v", s, controlbus.ErrInvalid, err)
+		return nil, fmt.Errorf("otlp: %v request: %w: %.300s", s, controlbus.ErrInvalid, err.Error())
 	}
 	b, err := m.MarshalProto()
 	if err != nil {
@@ -158,9 +158,10 @@ func checkJSON(text []byte) error {
 	for i := 0; i < len(text); i++ {
 		switch c := text[i]; {
 		case quoted:
-			if c == '\\' {
+			switch c {
+			case '\\':
 				i++
-			} else if c == '"' {
+			case '"':
 				quoted = false
 			}
 		case c == '"':

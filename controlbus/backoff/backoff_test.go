@@ -39,8 +39,8 @@ func TestBoundDoublesAndResets(t *testing.T) {
 	t.Parallel()
 	for range 200 {
 		b := backoff.Backoff{Base: time.Second, Cap: time.Minute}
-		for _, bound := range []time.Duration{1, 2, 4, 8, 16, 32, 60, 60} {
-			if d := b.Next(); d >= bound*time.Second {
+		for _, bound := range []int{1, 2, 4, 8, 16, 32, 60, 60} {
+			if d := b.Next(); d >= time.Duration(bound)*time.Second {
 				t.Fatalf("wait %v, want less than %ds", d, bound)
 			}
 		}

@@ -196,7 +196,7 @@ func (d *Decoder) traces(b []byte) error {
 	}
 	td, err := (&ptrace.ProtoUnmarshaler{}).UnmarshalTraces(b)
 	if err != nil {
-		return fmt.Errorf("%w: malformed OTLP traces request: %v", controlbus.ErrInvalid, err)
+		return fmt.Errorf("%w: malformed OTLP traces request: %w", controlbus.ErrInvalid, err)
 	}
 	for _, rs := range td.ResourceSpans().All() {
 		res := d.pdataResource(rs.Resource().Attributes())
@@ -272,7 +272,7 @@ func (d *Decoder) metrics(b []byte) error {
 	}
 	md, err := (&pmetric.ProtoUnmarshaler{}).UnmarshalMetrics(b)
 	if err != nil {
-		return fmt.Errorf("%w: malformed OTLP metrics request: %v", controlbus.ErrInvalid, err)
+		return fmt.Errorf("%w: malformed OTLP metrics request: %w", controlbus.ErrInvalid, err)
 	}
 	for _, rm := range md.ResourceMetrics().All() {
 		res := d.pdataResource(rm.Resource().Attributes())

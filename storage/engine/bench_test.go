@@ -2,6 +2,7 @@ package engine_test
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -147,7 +148,7 @@ func TestLargeResultNeedsLittleMemory(t *testing.T) {
 		n, err := io.CopyN(io.Discard, res.Body, 32<<20)
 		total += n
 		most = max(most, residentMiB(t, s.Status().PID))
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err != nil {

@@ -33,7 +33,7 @@ func requestBody(r *http.Request, native bool) (io.Reader, error) {
 	default:
 		return nil, exceptionf(codeBadCompression, "Content-Encoding %q is not supported; use gzip, deflate, zstd or none. (UNKNOWN_COMPRESSION_METHOD)", enc)
 	}
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		return strings.NewReader(""), nil
 	}
 	if err != nil {

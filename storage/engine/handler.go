@@ -172,7 +172,7 @@ func (h *handler) insert(ctx context.Context, w http.ResponseWriter, rc *http.Re
 				return failed(err)
 			}
 		}
-		if rerr == io.EOF {
+		if rerr == io.EOF { //nolint:errorlint // a wrapped one is an end too early
 			break
 		}
 		if rerr != nil {
@@ -278,7 +278,8 @@ func (h *handler) stream(ctx context.Context, w http.ResponseWriter, rc *http.Re
 			return out.fail(err)
 		}
 	}
-	return out.close()
+	out.close()
+	return nil
 }
 
 // empty answers a result without rows. libchdb then writes nothing at all in
@@ -400,16 +401,15 @@ func (o *output) fail(err error) error {
 	panic(http.ErrAbortHandler)
 }
 
-func (o *output) close() error {
-	if len(o.held) > 0 {
-		if err := o.send(o.held); err != nil {
-			return nil // the client has gone
-		}
+// close sends what is left. Where it fails the client has gone, and nobody is
+// left to tell.
+func (o *output) close() {
+	if len(o.held) > 0 && o.send(o.held) != nil {
+		return
 	}
 	if o.enc != nil {
-		_ = o.enc.Close() // the client has gone, and nobody is left to tell
+		_ = o.enc.Close()
 	}
-	return nil
 }
 
 func asException(err error) *Exception {

@@ -67,5 +67,5 @@ func diskFree(dir string) (Bytes, error) {
 	if err := unix.Statfs(dir, &st); err != nil {
 		return 0, err
 	}
-	return Bytes(uint64(st.Bavail) * uint64(st.Bsize)), nil
+	return Bytes(st.Bavail * uint64(st.Bsize)), nil
 }

@@ -66,7 +66,7 @@ func Serve(ctx context.Context, cfg Config, log *slog.Logger) error {
 	if err := os.Remove(socket); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("engine: remove the last run's socket: %w", err)
 	}
-	l, err := net.Listen("unix", socket)
+	l, err := new(net.ListenConfig).Listen(ctx, "unix", socket)
 	if err != nil {
 		return fmt.Errorf("engine: listen: %w", err)
 	}
@@ -75,7 +75,7 @@ func Serve(ctx context.Context, cfg Config, log *slog.Logger) error {
 	}
 	servers := map[net.Listener]http.Handler{l: e.handler(e.main, nil)}
 	if cfg.TCPListen != "" {
-		tcp, err := net.Listen("tcp", cfg.TCPListen)
+		tcp, err := new(net.ListenConfig).Listen(ctx, "tcp", cfg.TCPListen)
 		if err != nil {
 			return errors.Join(fmt.Errorf("engine: listen: %w", err), l.Close())
 		}

@@ -24,31 +24,31 @@ type statement struct {
 }
 
 // withoutFormat is the text of a query to be put inside another.
-func (s *statement) withoutFormat(sql string) string {
-	if s.format != "" {
-		sql = sql[:s.formatAt[0]] + sql[s.formatAt[1]:]
+func (st *statement) withoutFormat(sql string) string {
+	if st.format != "" {
+		sql = sql[:st.formatAt[0]] + sql[st.formatAt[1]:]
 	}
 	return sql
 }
 
 // reads reports whether the statement only yields rows.
-func (s *statement) reads() bool {
-	switch s.verb {
+func (st *statement) reads() bool {
+	switch st.verb {
 	case "SHOW", "DESCRIBE", "DESC", "EXISTS", "EXPLAIN", "CHECK", "VALUES":
 		return true
 	}
-	return s.streams()
+	return st.streams()
 }
 
 // streams reports whether the engine can send the statement's output while it
 // runs, which it does for queries proper.
-func (s *statement) streams() bool {
-	for _, v := range s.verbs {
+func (st *statement) streams() bool {
+	for _, v := range st.verbs {
 		if v == "INSERT" || v == "OUTFILE" {
 			return false
 		}
 	}
-	switch s.verb {
+	switch st.verb {
 	case "SELECT", "WITH", "FROM", "(":
 		return true
 	}

@@ -178,7 +178,8 @@ func (s *Supervisor) Run(ctx context.Context) (err error) {
 		return err
 	}
 	if s.cfg.Socket == "" && filepath.Dir(cfg.Socket) != cfg.DataDir {
-		defer os.RemoveAll(filepath.Dir(cfg.Socket)) // made for the socket alone
+		// Made for the socket alone; what stays behind is an empty directory.
+		defer func() { _ = os.RemoveAll(filepath.Dir(cfg.Socket)) }()
 	}
 	s.mu.Lock()
 	s.socket = cfg.Socket
@@ -222,7 +223,8 @@ func (s *Supervisor) runChild(ctx context.Context, cfg Config) (ready bool, err 
 		command = []string{exe, "engine"}
 	}
 	args := append(append(append([]string(nil), command[1:]...), "-child"), cfg.Args()...)
-	cmd := exec.Command(command[0], args...)
+	// It is asked to end through stdin, and killed only after a grace.
+	cmd := exec.Command(command[0], args...) //nolint:noctx // ctx would kill it at once
 	cmd.Env = append(os.Environ(), s.env...)
 	childProcAttr(cmd)
 	stdin, err := cmd.StdinPipe()

@@ -192,7 +192,7 @@ func (l *Log) recoverSegment(base Position, rec *Recovery) (err error) {
 		reason   string
 	}
 	var damaged []stretch
-	records, end := int64(0), int64(segmentHeader)
+	var records, end int64
 	torn := false
 	for off := int64(segmentHeader); ; {
 		what, next, _, err := win.scan(l.seed, base, off)
