@@ -107,8 +107,8 @@ func (c *counter) Tap(ctx context.Context, _ agents.TapPlan, from agents.Positio
 	began := time.Now()
 	pad := strings.Repeat("0123456789abcdef", c.Size/16)
 	for n := from.Seq + 1; n <= uint64(c.Messages); n++ {
-		if due := began; c.Rate > 0 && n%20 == 0 {
-			due = began.Add(time.Duration(n-from.Seq) * time.Second / time.Duration(c.Rate))
+		if c.Rate > 0 && n%20 == 0 {
+			due := began.Add(time.Duration(n-from.Seq) * time.Second / time.Duration(c.Rate))
 			select {
 			case <-time.After(time.Until(due)):
 			case <-ctx.Done():

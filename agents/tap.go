@@ -92,7 +92,7 @@ func (t *tap) run(ctx context.Context, tapper Tapper) error {
 		began := time.Now()
 		err := t.once(ctx, tapper)
 		if ctx.Err() != nil {
-			return nil
+			return nil //nolint:nilerr // it ended because it was told to
 		}
 		if time.Since(began) >= steady {
 			wait.Reset()

@@ -169,7 +169,7 @@ func (x *Exporter) restore() error {
 	err = x.spool.All(min(x.next, x.covered), func(r spool.Record) error {
 		rec, err := parseRecord(r.Payload)
 		if err != nil {
-			return nil // the sender sets it aside
+			return nil //nolint:nilerr // the sender sets it aside
 		}
 		if r.Position >= x.next {
 			x.status.Records++
@@ -263,8 +263,7 @@ func (x *Exporter) Run(ctx context.Context) error {
 	stopSending()
 	err = errors.Join(err, <-sent, x.saveCheckpoint())
 	x.client.CloseIdleConnections()
-	x.zip.Close()
-	return errors.Join(err, x.spool.Close())
+	return errors.Join(err, x.zip.Close(), x.spool.Close())
 }
 
 // drain waits until everything was sent or ctx ends.

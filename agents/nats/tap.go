@@ -100,7 +100,7 @@ func (a *Adapter) tapStream(ctx context.Context, nc *nats.Conn, channel string, 
 		ready = func() {}
 		switch {
 		case ctx.Err() != nil:
-			return nil
+			return nil //nolint:nilerr // it ended because it was told to
 		case nc.IsClosed():
 			return fmt.Errorf("%w: %w", agents.ErrNotConnected, errors.Join(nc.LastError(), err))
 		case errors.Is(err, errAgain):

@@ -82,7 +82,7 @@ func (a *Adapter) Tap(ctx context.Context, plan agents.TapPlan, from agents.Posi
 // ended turns the error of a tap that was told to end into none.
 func ended(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
-		return nil
+		return nil //nolint:nilerr // it ended because it was told to
 	}
 	return err
 }
@@ -200,7 +200,7 @@ func (t *tap) run(ctx context.Context, from agents.Position, ready func()) (err 
 				}
 				continue
 			case <-ctx.Done():
-				if context.Cause(ctx) == errLease {
+				if errors.Is(context.Cause(ctx), errLease) {
 					return errLease
 				}
 				return nil
@@ -226,7 +226,7 @@ func (t *tap) run(ctx context.Context, from agents.Position, ready func()) (err 
 				return err
 			}
 		case <-ctx.Done():
-			if context.Cause(ctx) == errLease {
+			if errors.Is(context.Cause(ctx), errLease) {
 				return errLease
 			}
 			return nil

@@ -286,7 +286,7 @@ func (b *bus) consume(ctx context.Context, c consumer) error {
 					_ = sleep(ctx, fetchWait)
 				}
 			}
-			return nil
+			return nil //nolint:nilerr // a fetch that fails is tried again
 		})
 	}
 	return g.Wait()
@@ -375,7 +375,7 @@ func (b *bus) subscribe(ctx context.Context, subject, group string, workers int,
 				msg, err := sub.NextMsgWithContext(ctx)
 				switch {
 				case ctx.Err() != nil:
-					return nil
+					return nil //nolint:nilerr // it ended because it was told to
 				case errors.Is(err, nats.ErrSlowConsumer):
 					continue // reported by the connection's error handler
 				case err != nil:

@@ -142,7 +142,7 @@ func (p *payments) capture(ctx context.Context, c capture) (answer providerAnswe
 		return answer, err
 	}
 	req.Header.Set("Content-Type", "application/json")
-	res, err := p.client.Do(req)
+	res, err := p.client.Do(req) //nolint:bodyclose // drain closes it
 	if err != nil {
 		if callCtx.Err() != nil && ctx.Err() == nil {
 			return answer, &failure{Type: "GatewayTimeout", err: fmt.Errorf("%s did not answer in %v", breakerName, captureTimeout)}

@@ -45,7 +45,7 @@ func (p *provider) serve(ctx context.Context, l net.Listener) error {
 		err = errors.Join(err, <-closed)
 	}
 	if ctx.Err() != nil {
-		return nil
+		return nil //nolint:nilerr // it ended because it was told to
 	}
 	return fmt.Errorf("payment provider: %w", err)
 }
