@@ -24,7 +24,6 @@ var now = time.Date(2026, 11, 21, 14, 20, 59, 870e6, time.UTC)
 
 // fakeStore holds messages in memory and answers as a store does.
 type fakeStore struct {
-	mu       sync.Mutex
 	envs     []string
 	messages []storage.Message // newest first
 	channels []storage.ChannelState

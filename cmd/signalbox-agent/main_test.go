@@ -30,7 +30,7 @@ func TestConfigurationErrorsNameTheirPlace(t *testing.T) {
 	const head = "agent: {id: a}\nbrokers:\n- name: r\n  type: rabbitmq\n"
 	for name, c := range map[string]struct{ file, want string }{
 		"unknown key":          {"agent:\n  id: a\n  envv: x\n", "line 3: field envv not found"},
-		"unknown option":       {head + "  options:\n    url: amqp://h/\n    tap:\n      max_lenght: 3\n", "line 8: field max_lenght not found"},
+		"unknown option":       {head + "  options:\n    url: amqp://h/\n    tap:\n      max_lengt: 3\n", "line 8: field max_lengt not found"},
 		"option of wrong sort": {head + "  options:\n    page_size: many\n", "line 6: cannot unmarshal"},
 		"option not valid":     {head + "  options:\n    url: http://h/\n", "brokers[0].options.url: want amqp://"},
 		"unknown adapter":      {"agent: {id: a}\nbrokers:\n- name: r\n  type: carrier-pigeon\n", `brokers[0].type: no adapter is called "carrier-pigeon"`},

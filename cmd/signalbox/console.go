@@ -223,7 +223,9 @@ func (c *console) runHTTP(ctx context.Context, ready chan<- struct{}) error {
 	if err != nil {
 		err = errors.Join(err, server.Close())
 	}
-	<-served
+	if e := <-served; !errors.Is(e, http.ErrServerClosed) {
+		err = errors.Join(err, e)
+	}
 	return err
 }
 

@@ -264,7 +264,7 @@ func (s *Server) awaitLocked(p *process) error {
 		select {
 		case <-tick.C:
 		case <-p.done:
-			return fmt.Errorf("ended before it was ready: %v", p.err)
+			return fmt.Errorf("ended before it was ready: %v", p.err) //nolint:errorlint // nil after status 0
 		case <-ctx.Done():
 			return fmt.Errorf("not ready after %s: %w", startTimeout, last)
 		}

@@ -153,7 +153,7 @@ func Until(cond string) Action {
 			select {
 			case <-tick.C:
 			case <-ctx.Done():
-				return fmt.Errorf("until %s: %w (%v)", cond, ctx.Err(), err)
+				return fmt.Errorf("until %s: %w (%v)", cond, ctx.Err(), err) //nolint:errorlint // nil where the condition is only false
 			}
 		}
 	})

@@ -72,7 +72,7 @@ func run(ctx context.Context) error {
 }
 
 // withStore runs f on an open store and stops what it started.
-func withStore(ctx context.Context, data, dsn, program string, f func(context.Context, *clickhouse.Store) error) error {
+func withStore(ctx context.Context, data, dsn, program string, f func(context.Context, *clickhouse.Store) error) (err error) {
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	cfg := clickhouse.DefaultConfig()
 	cfg.DSN = controlbus.Secret(dsn)
@@ -103,7 +103,7 @@ func withStore(ctx context.Context, data, dsn, program string, f func(context.Co
 	if err != nil {
 		return err
 	}
-	defer s.Close()
+	defer func() { err = errors.Join(err, s.Close()) }()
 	return f(ctx, s)
 }
 

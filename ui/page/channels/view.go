@@ -236,8 +236,6 @@ func buildList(v *page.View, states []storage.ChannelState, agents []controlbus.
 	return m
 }
 
-func (m listView) head(i int) Head { return m.Heads[i] }
-
 // --- one channel ---
 
 type channelView struct {

@@ -163,8 +163,8 @@ func tokens(b []byte, partial bool) ([]tok, bool) {
 			continue
 		}
 		value := expect == 'v' || expect == 'V'
-		switch {
-		case c == '{' || c == '[':
+		switch c {
+		case '{', '[':
 			if !value {
 				return nil, false
 			}
@@ -172,7 +172,7 @@ func tokens(b []byte, partial bool) ([]tok, bool) {
 			out = append(out, tok{kind: c, text: string(c), end: -1})
 			expect = map[byte]byte{'{': 'k', '[': 'V'}[c]
 			i++
-		case c == '}' || c == ']':
+		case '}', ']':
 			if len(open) == 0 {
 				return nil, false
 			}
@@ -185,7 +185,7 @@ func tokens(b []byte, partial bool) ([]tok, bool) {
 			out = append(out, tok{kind: c, text: string(c)})
 			expect = after(open)
 			i++
-		case c == ',':
+		case ',':
 			if expect != ',' {
 				return nil, false
 			}
@@ -195,14 +195,14 @@ func tokens(b []byte, partial bool) ([]tok, bool) {
 				expect = 'K'
 			}
 			i++
-		case c == ':':
+		case ':':
 			if expect != ':' {
 				return nil, false
 			}
 			out = append(out, tok{kind: c, text: ": "})
 			expect = 'v'
 			i++
-		case c == '"':
+		case '"':
 			n := stringEnd(b[i:])
 			if n < 0 {
 				if !partial {
@@ -271,10 +271,10 @@ func after(open []int) byte {
 // stringEnd is the length of the JSON string at the start of b, -1 if open.
 func stringEnd(b []byte) int {
 	for i := 1; i < len(b); i++ {
-		switch {
-		case b[i] == '\\':
+		switch b[i] {
+		case '\\':
 			i++
-		case b[i] == '"':
+		case '"':
 			return i + 1
 		}
 	}

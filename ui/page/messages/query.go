@@ -47,21 +47,20 @@ func Parse(text string, q *storage.MessageQuery) (reads string, err error) {
 		pos = next
 		name, value, isField := strings.Cut(term, ":")
 		if quoted || !isField {
-			if name, v, ok := strings.Cut(term, "="); ok && !quoted && strings.HasPrefix(name, "header.") {
-				isField, term, value = true, name, v
-			} else {
-				if term == "failed" && !quoted {
-					q.FailedOnly = true
-					parts = append(parts, "it did not end well")
-					continue
-				}
+			var isHeader bool
+			name, value, isHeader = strings.Cut(term, "=")
+			switch {
+			case isHeader && !quoted && strings.HasPrefix(name, "header."):
+			case term == "failed" && !quoted:
+				q.FailedOnly = true
+				parts = append(parts, "it did not end well")
+				continue
+			default:
 				words = append(words, term)
 				continue
 			}
-			term = name
-		} else {
-			term = name
 		}
+		term = name
 		if value == "" {
 			return "", fmt.Errorf("%w: position %d: %s has no value", controlbus.ErrInvalid, start+1, term)
 		}
