@@ -152,6 +152,12 @@ func (v *victim) kill() {
 	v.kills++
 }
 
+func (v *victim) pid() int {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.proc.PID()
+}
+
 // chaos runs the faults, one at a time at seeded moments, until ctx ends, and
 // returns when the last one is over.
 func chaos(ctx context.Context, gap time.Duration, faults ...func(*rand.Rand)) {
