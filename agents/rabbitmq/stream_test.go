@@ -163,7 +163,7 @@ func TestStreamKeepsProperties(t *testing.T) {
 	b.queue(t, "orders", "x", "topic", "#")
 	tap := startTapFrom(t, connected(t, identity(), streamConfig(b)), "orders", agents.Position{})
 	b.publish(t, "x", "orders.new", amqp.Publishing{
-		MessageId: "m", CorrelationId: "c", ReplyTo: "r", AppId: "shop", ContentType: "text/plain", Timestamp: time.Now(), Priority: 3, DeliveryMode: 2,
+		MessageId: "m", CorrelationId: "c", ReplyTo: "r", AppId: "shop", ContentType: "text/plain", Timestamp: time.Now().Add(-time.Minute), Priority: 3, DeliveryMode: 2,
 		Headers: amqp.Table{"s": "text", "n": int64(1) << 60, "b": true, "x-error-type": "Late", "list": []any{amqp.Table{"k": "v"}}}, Body: []byte{0, 255},
 	})
 	ev := tap.saw(t, 1)[0]

@@ -34,11 +34,19 @@ func event(d *amqp.Delivery, o origin, now time.Time) *controlbus.MessageEvent {
 		Body: d.Body, BodySize: int64(len(d.Body)),
 		Headers: headers(d),
 	}
-	if plausible(d.Timestamp, now) {
+	// AMQP's timestamps are whole seconds: one of the last second says no more
+	// than the agent's clock, and would put a message before those it followed.
+	if plausible(d.Timestamp, now) && !d.Timestamp.After(now.Add(-2*time.Second)) {
 		ev.Time, ev.TimeSource = d.Timestamp.UnixNano(), controlbus.TimeProducer
 	}
 	agents.LiftHeaders(ev)
-	deaths(ev, d.Headers, o.queue)
+	if died := deaths(ev, d.Headers, o.queue); !died.IsZero() {
+		// It came here when it died, not when it was first published.
+		ev.Time, ev.TimeSource = now.UnixNano(), controlbus.TimeAgent
+		if plausible(died, now) && !died.After(now.Add(-2*time.Second)) {
+			ev.Time, ev.TimeSource = died.UnixNano(), controlbus.TimeBroker
+		}
+	}
 	return ev
 }
 
@@ -152,7 +160,9 @@ func decimal(d amqp.Decimal) string {
 // x-death has the newest death first, one entry per queue and reason. What a
 // consumer wrote when it put the message aside itself (LiftHeaders) says more
 // than the broker knows and stays.
-func deaths(ev *controlbus.MessageEvent, h amqp.Table, queue string) {
+//
+// It returns when the newest death was, or the zero time where none is known.
+func deaths(ev *controlbus.MessageEvent, h amqp.Table, queue string) (died time.Time) {
 	list, _ := h["x-death"].([]any)
 	var total int64
 	var source, reason string
@@ -166,6 +176,7 @@ func deaths(ev *controlbus.MessageEvent, h amqp.Table, queue string) {
 		if i == 0 {
 			source = q
 			reason, _ = d["reason"].(string)
+			died, _ = d["time"].(time.Time)
 		}
 		back = back || (q != "" && q == queue)
 		total += integer(d["count"])
@@ -196,6 +207,7 @@ func deaths(ev *controlbus.MessageEvent, h amqp.Table, queue string) {
 	} else if total > 0 {
 		ev.Delivery = int(total) + 1
 	}
+	return died
 }
 
 func integer(v any) int64 {

@@ -43,6 +43,7 @@ func TestEventTime(t *testing.T) {
 		want controlbus.TimeSource
 	}{
 		{"a minute ago", now.Add(-time.Minute), controlbus.TimeProducer},
+		{"the last second, cut to the second", now.Truncate(time.Second), controlbus.TimeAgent},
 		{"none", time.Time{}, controlbus.TimeAgent},
 		{"milliseconds taken for seconds", time.Unix(1_800_000_000_000, 0), controlbus.TimeAgent},
 		{"the epoch", time.Unix(0, 0), controlbus.TimeAgent},
@@ -54,6 +55,25 @@ func TestEventTime(t *testing.T) {
 		}
 		if ev.TimeSource != c.want || ev.Time != want.UnixNano() {
 			t.Errorf("%s: got time %d from %v, want %d from %v", c.name, ev.Time, ev.TimeSource, want.UnixNano(), c.want)
+		}
+	}
+}
+
+// A dead letter came when it died, whenever it was published.
+func TestDeadLetterTime(t *testing.T) {
+	t.Parallel()
+	now := time.Unix(1_800_000_000, 5)
+	for died, want := range map[time.Time]controlbus.TimeSource{
+		now.Add(-time.Minute).Truncate(time.Second): controlbus.TimeBroker, now.Truncate(time.Second): controlbus.TimeAgent,
+	} {
+		d := &amqp.Delivery{Timestamp: now.Add(-time.Hour), Headers: amqp.Table{"x-death": []any{amqp.Table{"queue": "q", "reason": "expired", "time": died}}}}
+		ev := event(d, origin{queue: "dead"}, now)
+		at := now
+		if want == controlbus.TimeBroker {
+			at = died
+		}
+		if ev.TimeSource != want || ev.Time != at.UnixNano() {
+			t.Errorf("died at %v: time %d from %v, want %d from %v", died, ev.Time, ev.TimeSource, at.UnixNano(), want)
 		}
 	}
 }
