@@ -68,7 +68,7 @@ var unsuited = regexp.MustCompile(`[^A-Za-z0-9_]+`)
 func New(name string, id agents.Identity, cfg Config, log *slog.Logger) *Adapter {
 	agent := unsuited.ReplaceAllString(id.Agent, "_")
 	return &Adapter{
-		name: name, id: id, cfg: cfg, log: log.With("component", "nats", "broker", name), agent: agent,
+		name: name, id: id, cfg: cfg, log: log, agent: agent,
 		tallies: map[string]*counters{},
 		prefix:  consumerPrefix + agent + "-" + unsuited.ReplaceAllString(id.Incarnation, "_") + "-",
 		http:    &http.Client{Transport: &http.Transport{Proxy: http.ProxyFromEnvironment, DisableKeepAlives: true}},
@@ -169,9 +169,20 @@ func (a *Adapter) dial(ctx context.Context, purpose string) (*nats.Conn, error) 
 	}
 	nc, err := nats.Connect(strings.Join(c.URLs, ","), opts...)
 	if err != nil {
-		return nil, fmt.Errorf("nats: connect: %w", sentinel(err))
+		return nil, fmt.Errorf("nats: connect to %s: %w", hosts(c.URLs), sentinel(err))
 	}
 	return nc, nil
+}
+
+// hosts are the servers' addresses without what a URL may carry of credentials.
+func hosts(urls []string) string {
+	out := make([]string, len(urls))
+	for i, raw := range urls {
+		if u, err := url.Parse(raw); err == nil {
+			out[i] = u.Host
+		}
+	}
+	return strings.Join(out, ", ")
 }
 
 func (a *Adapter) jetstream(nc *nats.Conn) (jetstream.JetStream, error) {

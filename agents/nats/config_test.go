@@ -32,6 +32,13 @@ func TestConfigValidate(t *testing.T) {
 	}
 }
 
+func TestHostsHaveNoCredentials(t *testing.T) {
+	t.Parallel()
+	if got := hosts([]string{"nats://me:hunter2@a:4222", "tls://token@b:4222"}); got != "a:4222, b:4222" {
+		t.Errorf("got %q", got)
+	}
+}
+
 func TestAtLeast(t *testing.T) {
 	t.Parallel()
 	for v, want := range map[string]bool{"2.10.0": true, "2.9.10": false, "2.15.2": true, "3.0.0": true, "2.10.0-RC1": true, "": false, "2": false} {

@@ -53,7 +53,7 @@ var unsuited = regexp.MustCompile(`[^A-Za-z0-9_-]+`)
 // does not connect. The configuration must be valid.
 func New(name string, id agents.Identity, cfg Config, log *slog.Logger) *Adapter {
 	a := &Adapter{
-		name: name, id: id, cfg: cfg, log: log.With("component", "rabbitmq", "broker", name),
+		name: name, id: id, cfg: cfg, log: log,
 		prefix: unsuited.ReplaceAllString(id.Agent, "_") + "." + unsuited.ReplaceAllString(id.Incarnation, "_") + ".",
 		vhosts: slices.Clone(cfg.VHosts),
 	}
