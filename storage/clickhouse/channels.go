@@ -266,11 +266,21 @@ func (s *Store) describedChannels(ctx context.Context, c storage.ChannelQuery) (
 	return list, nil
 }
 
-// counterRate is what a counter gained per second. A fall is a restart: the
-// broker counted from zero again.
+// rateRecent is how much of rateWindow a rate is taken over where counters come
+// often enough: an outage must show within the minute. Whoever reports once a
+// minute still gets a rate from the whole window.
+const rateRecent = 30 * time.Second
+
+// counterRate is what a counter gained per second of late; history spans
+// seconds in even steps. A fall is a restart: the broker counted from zero
+// again.
 func counterRate(history []float64, seconds float64) float64 {
 	if len(history) < 2 || seconds <= 0 {
 		return math.NaN()
+	}
+	step := seconds / float64(len(history)-1)
+	if n := int(math.Ceil(rateRecent.Seconds()/step)) + 1; n >= 3 && n < len(history) {
+		history, seconds = history[len(history)-n:], step*float64(n-1)
 	}
 	var gained float64
 	for i := 1; i < len(history); i++ {

@@ -61,8 +61,8 @@ func TestScreenshots(t *testing.T) {
 		{"channels", url + "/channels?range=15m", `document.querySelector("tbody tr")`},
 		{"channel", link("/channels?range=15m&q=PAYMENTS", "main tbody th a"), `document.querySelector(".uplot canvas")`},
 		{"messages", url + "/messages?range=15m", `document.querySelector("tbody tr")`},
-		{"message", link("/messages?range=1h&q=channel:DEADLETTERS", `main tbody a[href^="/messages/"]`), `document.querySelector(".line li")`},
-		{"livetap", url + "/live", `document.querySelectorAll(".taprow").length > 30`},
+		{"message", link("/messages?range=1h&q=channel:DEADLETTERS+paymentId", `main tbody a[href^="/messages/"]`), `document.querySelector(".line li")`},
+		{"livetap", url + "/live", `document.querySelectorAll(".taprow").length > 30 && !document.querySelector("[data-live-note=tap-matched]").textContent.startsWith("0/")`},
 		{"agents", url + "/agents", `document.querySelector("main table")`},
 	}
 	for _, p := range pages {

@@ -188,6 +188,15 @@ func (c Chart) path(l ChartLine) string { return linePath(l.Values, 0, c.top(), 
 // sparkPath scales a series to its own range, zero-based unless it never comes
 // near zero.
 func sparkPath(values []float64) string {
+	// Where most of the range is before the first value, it begins there.
+	for i, v := range values {
+		if !math.IsNaN(v) {
+			if i*4 > len(values)*3 && len(values)-i > 1 {
+				values = values[i:]
+			}
+			break
+		}
+	}
 	top := 0.0
 	for _, v := range values {
 		if v > top {

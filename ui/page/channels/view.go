@@ -66,8 +66,9 @@ func DeadLetters(name string) bool {
 	return strings.HasSuffix(name, ".dead") || strings.HasSuffix(name, "-dead") || strings.HasSuffix(name, "_error")
 }
 
-// standstill is how many must wait before a channel from which nothing leaves
-// counts as stopped: a few may be on their way.
+// standstill is how many must wait before a channel from which next to nothing
+// leaves counts as stopped, and it must be ten seconds of what arrives: a few
+// may be on their way.
 const standstill = 20
 
 // leaving is how fast messages are done with: acknowledged where the broker
@@ -93,13 +94,15 @@ func Judge(s *storage.ChannelState, now time.Time) component.State {
 		return component.State{Kind: component.Stop, Word: "no consumer"}
 	case DeadLetters(s.Name): // what arrives here failed elsewhere
 		return component.State{Kind: component.Off, Word: "empty"}
-	case backlog >= standstill && s.PublishedS > 0 && leaving(s) == 0:
+	case backlog >= standstill && s.PublishedS > 0 && leaving(s) < s.PublishedS/10 && backlog >= 10*s.PublishedS:
 		return component.State{Kind: component.Stop, Word: "stopped"}
 	case s.Failed > 0 && s.Tapped > 0 && s.Failed*2 >= s.Tapped:
 		return component.State{Kind: component.Stop, Word: "failing"}
 	case s.Failed > 0:
 		return component.State{Kind: component.Caution, Word: "some failed"}
-	case backlog >= 100 && s.PublishedS > 1.2*s.DeliveredS:
+	case backlog >= 100 && s.PublishedS > 1.2*s.DeliveredS && backlog >= 20*(s.PublishedS-s.DeliveredS):
+		// Some channels pass messages that none of their consumers takes. What
+		// waits must be what 20 s of the difference would leave.
 		return component.State{Kind: component.Caution, Word: "filling up"}
 	case s.Tapped == 0 && !(s.PublishedS > 0) && !(s.DeliveredS > 0):
 		return component.State{Kind: component.Off, Word: "quiet"}
@@ -349,6 +352,7 @@ func MakeChart(id, title, format string, names, classes []string, series ...[]st
 	for _, p := range longest {
 		c.Times = append(c.Times, p.Time)
 	}
+	c.Times = sinceFirst(c.Times, series)
 	any := false
 	var told []string
 	for i, s := range series {
@@ -384,6 +388,29 @@ func MakeChart(id, title, format string, names, classes []string, series ...[]st
 	c.Summary = strings.Join(told, "; ") + "."
 	c.Summary = strings.ToUpper(c.Summary[:1]) + c.Summary[1:]
 	return c
+}
+
+// sinceFirst leaves out the time before the first value where that is most of
+// the range: a system that has just begun has a shape too.
+func sinceFirst(times []time.Time, series [][]storage.Point) []time.Time {
+	begin := int64(math.MaxInt64)
+	for _, s := range series {
+		for _, p := range s {
+			if !math.IsNaN(p.Value) {
+				begin = min(begin, p.Time.Unix())
+				break
+			}
+		}
+	}
+	for i, t := range times {
+		if t.Unix() >= begin {
+			if i*4 > len(times)*3 && len(times)-i > 1 {
+				return times[i:]
+			}
+			break
+		}
+	}
+	return times
 }
 
 // Value writes one value of a chart.

@@ -195,7 +195,7 @@ func channelNeeds(v *page.View, f facts) []Need {
 		case st.Kind == component.Stop && st.Word == "stopped":
 			n.State, n.weight = stop("Stopped"), 76
 			n.Title = name + " is stopped"
-			n.Why = component.Number(waiting) + " wait, " + component.Rate(s.PublishedS) + "/s more arrive and none leaves; " + component.Number(s.Consumers) + " " + verb(int(s.Consumers), "consumer is", "consumers are") + " there."
+			n.Why = component.Number(waiting) + " wait, " + component.Rate(s.PublishedS) + "/s more arrive and " + component.Rate(s.DeliveredS) + "/s are taken; " + component.Number(s.Consumers) + " " + verb(int(s.Consumers), "consumer is", "consumers are") + " there."
 		case st.Kind == component.Stop:
 			n.State, n.weight = stop("Failing"), 72
 			n.Title = "Most messages on " + name + " fail"
