@@ -2,7 +2,7 @@
 // and measures what pages ask of it.
 //
 //	go run ./test/load -messages 10000000 fill     into .data/load
-//	go run ./test/load -messages 10000000 query    each query's p50 and p95, against its target
+//	go run ./test/load -messages 10000000 query    each query's p50 and p95, against its target, and what it costs
 //	go run ./test/load -url http://127.0.0.1:8470 pages    server time of every page of a running console
 //
 // fill and query start an embedded engine of their own, or use -dsn. The same
@@ -19,6 +19,8 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"regexp"
+	"strconv"
 	"syscall"
 	"time"
 
@@ -48,6 +50,7 @@ func run(ctx context.Context) error {
 		seed     = flag.Uint64("seed", 1, "seed of the world")
 		rows     = flag.Int("batch", 100_000, "messages per block")
 		rounds   = flag.Int("rounds", 40, "times each query or page is asked")
+		only     = flag.String("only", "", "regular expression of the names of the queries or pages to ask")
 		url      = flag.String("url", "http://127.0.0.1:8470", "console for pages")
 	)
 	flag.Parse()
@@ -55,16 +58,20 @@ func run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("-end: %w", err)
 	}
+	wanted, err := regexp.Compile(*only)
+	if err != nil {
+		return fmt.Errorf("-only: %w", err)
+	}
 	w := world{seed: *seed, to: to, from: to.Add(-time.Duration(*hours * float64(time.Hour))), conversations: *messages / perConversation}
 	switch verb := flag.Arg(0); verb {
 	case "pages":
-		return pages(ctx, *url, w, *rounds)
+		return pages(ctx, *url, w, wanted, *rounds)
 	case "fill", "query":
-		return withStore(ctx, *data, *dsn, *program, func(ctx context.Context, s *clickhouse.Store) error {
+		return withStore(ctx, *data, *dsn, *program, func(ctx context.Context, s *clickhouse.Store, cpu cpuClock) error {
 			if verb == "fill" {
 				return fill(ctx, w, s, *rows)
 			}
-			return query(ctx, w, s, *rounds)
+			return query(ctx, w, s, cpu, wanted, *rounds)
 		})
 	}
 	flag.Usage()
@@ -72,10 +79,11 @@ func run(ctx context.Context) error {
 }
 
 // withStore runs f on an open store and stops what it started.
-func withStore(ctx context.Context, data, dsn, program string, f func(context.Context, *clickhouse.Store) error) (err error) {
+func withStore(ctx context.Context, data, dsn, program string, f func(context.Context, *clickhouse.Store, cpuClock) error) (err error) {
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	cfg := clickhouse.DefaultConfig()
 	cfg.DSN = controlbus.Secret(dsn)
+	cpu := cpuClock{"self"}
 	if dsn == "" {
 		abs, err := filepath.Abs(program)
 		if err != nil {
@@ -98,13 +106,14 @@ func withStore(ctx context.Context, data, dsn, program string, f func(context.Co
 			return err
 		}
 		cfg.DialContext = sup.DialContext
+		cpu = append(cpu, strconv.Itoa(sup.Status().PID))
 	}
 	s, err := clickhouse.Open(ctx, cfg, log)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, s.Close()) }()
-	return f(ctx, s)
+	return f(ctx, s, cpu)
 }
 
 func fill(ctx context.Context, w world, s *clickhouse.Store, rows int) error {

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"regexp"
 	"slices"
 	"time"
 
@@ -15,55 +16,62 @@ import (
 	"github.com/signalbox-dev/signalbox/storage/clickhouse"
 )
 
+// answer is what a question found, and the rows it read for that where the
+// store tells.
+type answer struct {
+	found int
+	read  uint64
+}
+
 // measured is one question, asked many times with other values.
 type measured struct {
 	name   string
 	target time.Duration // p95; 0 for none
-	ask    func(ctx context.Context, i int) (found int, err error)
+	ask    func(ctx context.Context, i int) (answer, error)
 	want   int // rows each answer must have at least
 }
 
-func query(ctx context.Context, w world, s *clickhouse.Store, rounds int) error {
+func query(ctx context.Context, w world, s *clickhouse.Store, cpu cpuClock, only *regexp.Regexp, rounds int) error {
 	all := storage.TimeRange{From: w.from, To: w.to.Add(time.Hour)}
 	day := storage.TimeRange{From: w.to.Add(-24 * time.Hour), To: w.to}
-	search := func(change func(q *storage.MessageQuery, i int)) func(context.Context, int) (int, error) {
-		return func(ctx context.Context, i int) (int, error) {
+	search := func(change func(q *storage.MessageQuery, i int)) func(context.Context, int) (answer, error) {
+		return func(ctx context.Context, i int) (answer, error) {
 			q := storage.MessageQuery{Range: all}
 			change(&q, i)
 			page, err := s.Messages(ctx, q)
-			return len(page.Messages), err
+			return answer{len(page.Messages), page.Scan.Rows}, err
 		}
 	}
 	channel := func(i int) controlbus.ChannelName { f := flows[i%len(flows)]; return f[i%perConversation] }
-	return report(ctx, w, rounds, []measured{
+	return report(ctx, w, cpu, only, rounds, []measured{
 		{"by message id", 50 * time.Millisecond, search(func(q *storage.MessageQuery, i int) { q.MessageID = w.messageID(i, 2) }), 1},
 		{"by correlation id", 50 * time.Millisecond, search(func(q *storage.MessageQuery, i int) { q.CorrelationID = w.correlationID(i) }), perConversation},
 		{"by trace id", 50 * time.Millisecond, search(func(q *storage.MessageQuery, i int) { t := w.traceID(i); q.TraceID = hex.EncodeToString(t[:]) }), perConversation},
 		{"newest 100 of a channel", 50 * time.Millisecond, search(func(q *storage.MessageQuery, i int) { q.Channel = channel(i).Name }), 100},
 		{"newest 100 overall", 50 * time.Millisecond, search(func(*storage.MessageQuery, int) {}), 100},
-		{"24 h rate and p99 of a channel", 300 * time.Millisecond, func(ctx context.Context, i int) (int, error) {
+		{"24 h rate and p99 of a channel", 300 * time.Millisecond, func(ctx context.Context, i int) (answer, error) {
 			c, err := s.ChannelSeries(ctx, storage.SeriesQuery{Channel: channel(i), Range: day, Step: 5 * time.Minute})
-			return min(len(c.Rate), len(c.P99)), err
+			return answer{found: min(len(c.Rate), len(c.P99))}, err
 		}, 200},
-		{"a message with its body", 50 * time.Millisecond, func(ctx context.Context, i int) (int, error) {
+		{"a message with its body", 50 * time.Millisecond, func(ctx context.Context, i int) (answer, error) {
 			m, err := s.Message(ctx, controlbus.HashID("load", w.messageID(i, 1)), time.Time{})
-			return len(m.Body), err
+			return answer{found: len(m.Body)}, err
 		}, 100},
-		{"a conversation", 100 * time.Millisecond, func(ctx context.Context, i int) (int, error) {
+		{"a conversation", 100 * time.Millisecond, func(ctx context.Context, i int) (answer, error) {
 			c, err := s.Conversation(ctx, storage.ConversationQuery{Range: all, Correlation: controlbus.CorrelationKey(w.correlationID(i)), TraceID: w.traceID(i)})
-			return len(c.Events), err
+			return answer{len(c.Events), c.Scan.Rows}, err
 		}, perConversation},
-		{"all channels, 1 h", 100 * time.Millisecond, func(ctx context.Context, _ int) (int, error) {
+		{"all channels, 1 h", 100 * time.Millisecond, func(ctx context.Context, _ int) (answer, error) {
 			c, err := s.Channels(ctx, storage.ChannelQuery{Range: storage.TimeRange{From: w.to.Add(-time.Hour), To: w.to}})
-			return len(c), err
+			return answer{found: len(c)}, err
 		}, 40},
-		{"all channels, 24 h", 300 * time.Millisecond, func(ctx context.Context, _ int) (int, error) {
+		{"all channels, 24 h", 300 * time.Millisecond, func(ctx context.Context, _ int) (answer, error) {
 			c, err := s.Channels(ctx, storage.ChannelQuery{Range: day})
-			return len(c), err
+			return answer{found: len(c)}, err
 		}, 40},
-		{"totals, 1 h", 100 * time.Millisecond, func(ctx context.Context, _ int) (int, error) {
+		{"totals, 1 h", 100 * time.Millisecond, func(ctx context.Context, _ int) (answer, error) {
 			t, err := s.Totals(ctx, "", storage.TimeRange{From: w.to.Add(-time.Hour), To: w.to})
-			return int(t.Messages), err
+			return answer{found: int(t.Messages)}, err
 		}, 1},
 		{"by header value, 24 h", 0, search(func(q *storage.MessageQuery, i int) {
 			q.HeaderName, q.HeaderValue = "x-producer", fmt.Sprintf("pod-%02d", i%30)
@@ -76,24 +84,24 @@ func query(ctx context.Context, w world, s *clickhouse.Store, rounds int) error 
 
 // pages measures the time a console takes for each of its pages, from request
 // to the last byte.
-func pages(ctx context.Context, base string, w world, rounds int) error {
+func pages(ctx context.Context, base string, w world, only *regexp.Regexp, rounds int) error {
 	client := &http.Client{Timeout: time.Minute}
-	get := func(path string, values func(i int) url.Values) func(context.Context, int) (int, error) {
-		return func(ctx context.Context, i int) (int, error) {
+	get := func(path string, values func(i int) url.Values) func(context.Context, int) (answer, error) {
+		return func(ctx context.Context, i int) (answer, error) {
 			req, err := http.NewRequestWithContext(ctx, http.MethodGet, base+path+"?"+values(i).Encode(), nil)
 			if err != nil {
-				return 0, err
+				return answer{}, err
 			}
 			resp, err := client.Do(req)
 			if err != nil {
-				return 0, err
+				return answer{}, err
 			}
 			defer resp.Body.Close()
 			n, err := io.Copy(io.Discard, resp.Body)
 			if err == nil && resp.StatusCode != http.StatusOK {
 				err = fmt.Errorf("%s answered %s", req.URL, resp.Status)
 			}
-			return int(n), err
+			return answer{found: int(n)}, err
 		}
 	}
 	span := func(v url.Values) url.Values {
@@ -103,7 +111,7 @@ func pages(ctx context.Context, base string, w world, rounds int) error {
 	}
 	channel := func(i int) controlbus.ChannelName { f := flows[i%len(flows)]; return f[i%perConversation] }
 	const target = 100 * time.Millisecond
-	return report(ctx, w, rounds, []measured{
+	return report(ctx, w, nil, only, rounds, []measured{
 		{"overview", target, get("/", func(int) url.Values { return span(url.Values{}) }), 1000},
 		{"channels", target, get("/channels", func(int) url.Values { return span(url.Values{}) }), 1000},
 		{"messages", target, get("/messages", func(int) url.Values { return span(url.Values{}) }), 1000},
@@ -111,7 +119,7 @@ func pages(ctx context.Context, base string, w world, rounds int) error {
 		{"messages by correlation", target, get("/messages", func(i int) url.Values { return span(url.Values{"q": {"correlation:" + w.correlationID(i)}}) }), 1000},
 		{"live tap", target, get("/live", func(int) url.Values { return url.Values{} }), 1000},
 		{"agents", target, get("/agents", func(int) url.Values { return url.Values{} }), 1000},
-		{"message", target, func(ctx context.Context, i int) (int, error) {
+		{"message", target, func(ctx context.Context, i int) (answer, error) {
 			uid := controlbus.HashID("load", w.messageID(i, 1)).String()
 			return get("/messages/"+uid, func(int) url.Values { return url.Values{} })(ctx, i)
 		}, 1000},
@@ -120,24 +128,30 @@ func pages(ctx context.Context, base string, w world, rounds int) error {
 
 // report asks every question and prints its times; it fails when a target is
 // missed or an answer is short.
-func report(ctx context.Context, w world, rounds int, questions []measured) error {
+func report(ctx context.Context, w world, cpu cpuClock, only *regexp.Regexp, rounds int, questions []measured) error {
 	missed := 0
-	fmt.Printf("%-34s %9s %9s %9s %9s\n", "", "p50", "p95", "max", "target")
+	fmt.Printf("%-34s %9s %9s %9s %9s %9s %9s\n", "", "p50", "p95", "max", "cpu", "rows", "target")
 	for _, q := range questions {
+		if !only.MatchString(q.name) {
+			continue
+		}
 		r := w.rand(0, 9)
 		times := make([]time.Duration, rounds)
+		read, before := uint64(0), cpu.now()
 		for n := range times {
 			i := r.IntN(w.conversations)
 			start := time.Now()
-			found, err := q.ask(ctx, i)
+			a, err := q.ask(ctx, i)
 			times[n] = time.Since(start)
 			if err != nil {
 				return fmt.Errorf("%s: %w", q.name, err)
 			}
-			if found < q.want {
-				return fmt.Errorf("%s: conversation %d: found %d, want at least %d", q.name, i, found, q.want)
+			read += a.read
+			if a.found < q.want {
+				return fmt.Errorf("%s: conversation %d: found %d, want at least %d", q.name, i, a.found, q.want)
 			}
 		}
+		used := (cpu.now() - before) / time.Duration(rounds)
 		slices.Sort(times)
 		p50, p95, most := times[rounds/2], times[rounds*95/100], times[rounds-1]
 		target, verdict := "", ""
@@ -148,12 +162,20 @@ func report(ctx context.Context, w world, rounds int, questions []measured) erro
 				verdict = "  MISSED"
 			}
 		}
-		fmt.Printf("%-34s %9s %9s %9s %9s%s\n", q.name, ms(p50), ms(p95), ms(most), target, verdict)
+		fmt.Printf("%-34s %9s %9s %9s %9s %9s %9s%s\n", q.name, ms(p50), ms(p95), ms(most), known(used, ms(used)), known(read, fmt.Sprint(read/uint64(rounds))), target, verdict)
 	}
 	if missed > 0 {
 		return fmt.Errorf("%d targets missed", missed)
 	}
 	return nil
+}
+
+// known is text, or a dash where the figure is nought because nobody told it.
+func known[T time.Duration | uint64](figure T, text string) string {
+	if figure == 0 {
+		return "-"
+	}
+	return text
 }
 
 func ms(d time.Duration) string { return fmt.Sprintf("%.1f ms", float64(d)/1e6) }
