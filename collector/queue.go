@@ -22,9 +22,13 @@ type Queue struct {
 	checkpoint Checkpoint // as saved; owned by the reader once it runs
 }
 
+// segmentBytes is small because the newest segment is never trimmed: on a full
+// disk what the others give back must be enough to go on with.
+const segmentBytes = 8 << 20
+
 // openQueue opens the log and its checkpoint.
 func openQueue(cfg Config, log *slog.Logger) (*Queue, error) {
-	l, recovery, err := spool.Open(spool.Config{Dir: cfg.Dir, MaxBytes: cfg.MaxBytes})
+	l, recovery, err := spool.Open(spool.Config{Dir: cfg.Dir, MaxBytes: cfg.MaxBytes, SegmentBytes: segmentBytes})
 	if err != nil {
 		return nil, fmt.Errorf("collector: open queue: %w", err)
 	}

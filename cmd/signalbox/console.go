@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"github.com/VictoriaMetrics/metrics"
@@ -201,7 +202,16 @@ func (c *console) runHTTP(ctx context.Context, ready chan<- struct{}) error {
 		c.set.WritePrometheus(w)
 		metrics.WriteProcessMetrics(w)
 	})
-	mux.Handle("/", pages)
+	var p pulse
+	if c.engine != nil {
+		p.client = c.engine.HTTPClient()
+	}
+	var feeling sync.WaitGroup
+	feelCtx, enough := context.WithCancel(ctx)
+	defer feeling.Wait()
+	defer enough()
+	feeling.Go(func() { p.run(feelCtx) })
+	mux.Handle("/", p.hurry(pages))
 
 	server := &http.Server{
 		Handler: mux, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 2 * time.Minute, IdleTimeout: 2 * time.Minute,

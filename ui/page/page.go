@@ -101,7 +101,9 @@ func (s *Site) Begin(r *http.Request) (*View, error) {
 		// Environments come from a wider range than the page: the one looked at
 		// must not vanish from the menu because the last hour was quiet.
 		wide := storage.TimeRange{From: v.Now.Add(-7 * 24 * time.Hour), To: v.Now}
-		v.Envs, err = s.Environments.Environments(r.Context(), wide)
+		ctx, cancel := v.Context()
+		v.Envs, err = s.Environments.Environments(ctx, wide)
+		cancel()
 		if err != nil {
 			v.Envs = nil // the page itself will say what is down
 		}
@@ -344,7 +346,11 @@ func (v *View) Render(w http.ResponseWriter, o Options, content templ.Component)
 
 // Context bounds what a page waits for its sources.
 func (v *View) Context() (context.Context, context.CancelFunc) {
-	return context.WithTimeout(v.r.Context(), v.site.Timeout)
+	patience := v.site.Timeout
+	if at, ok := v.r.Context().Value(patienceKey{}).(time.Duration); ok {
+		patience = min(patience, at)
+	}
+	return context.WithTimeout(v.r.Context(), patience)
 }
 
 // Level sorts an environment's name into the four that have a colour.
@@ -419,4 +425,13 @@ func System(system string) string {
 		return n
 	}
 	return component.Visible(system)
+}
+
+type patienceKey struct{}
+
+// WithPatience bounds what a page waits for the store, where it is known not
+// to answer. The request itself has no deadline by it: the page that says so
+// has to be written.
+func WithPatience(ctx context.Context, d time.Duration) context.Context {
+	return context.WithValue(ctx, patienceKey{}, d)
 }
