@@ -341,7 +341,7 @@ func TestStreamResumeAfterKillIsExact(t *testing.T) {
 		}
 		return cmd.Process, lines, from
 	}
-	p, lines, pos := start(agents.Position{})
+	p, _, pos := start(agents.Position{})
 	must(t, p.Kill()) // before its first message
 	publisher := channel(t, broker.DialAMQP(t, b.url))
 	must(t, publisher.Confirm(false))
@@ -355,7 +355,7 @@ func TestStreamResumeAfterKillIsExact(t *testing.T) {
 		}
 		sent <- nil
 	}()
-	p, lines, _ = start(pos)
+	p, lines, _ := start(pos)
 	for next := 0; next < n; {
 		if !lines.Scan() {
 			t.Fatalf("tap process ended after %d messages: %v", next, lines.Err())
