@@ -178,7 +178,7 @@ func TestFaultQueueDisk(t *testing.T) {
 	t.Logf("%d MiB taken, then %d; stored %v after the engine went on", taken, refused, site.settled(t, "disk", taken).Round(time.Millisecond))
 	await(t, 30*time.Second, func(ctx context.Context) error {
 		if n, refusal, err := site.feed(ctx, "room", 1, 1<<20); err != nil || n != 1 {
-			return fmt.Errorf("with room again: %v, %v", refusal, err)
+			return fmt.Errorf("with room again: %v, %w", refusal, err)
 		}
 		return nil
 	})
