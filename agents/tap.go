@@ -92,6 +92,11 @@ func (t *tap) run(ctx context.Context, tapper Tapper) error {
 		began := time.Now()
 		err := t.once(ctx, tapper)
 		if ctx.Err() != nil {
+			// It was told to end. Somebody else may have noticed first that the
+			// connection is gone: then it does not run any more.
+			if cause := context.Cause(ctx); errors.Is(cause, ErrNotConnected) {
+				t.set(controlbus.TapBroken, cause)
+			}
 			return nil //nolint:nilerr // it ended because it was told to
 		}
 		if time.Since(began) >= steady {
