@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -91,13 +92,18 @@ func TestFaultStoreAway(t *testing.T) {
 	if err := sleep(t.Context(), 2*time.Second); err != nil {
 		t.Fatal(err)
 	}
-	for _, path := range []string{"/", "/messages", "/channels"} {
+	for path, says := range map[string]string{
+		"/": "", "/channels": "", "/agents": "", "/messages": "does not answer", "/live": "does not answer",
+	} {
 		begin := time.Now()
-		code, _, err := fetch(t.Context(), site.url()+path)
+		code, text, err := fetch(t.Context(), site.url()+path)
 		took := time.Since(begin)
 		t.Logf("engine stopped: %-10s %d in %v", path, code, took.Round(time.Millisecond))
 		if err != nil || code != http.StatusOK && code != http.StatusServiceUnavailable {
 			t.Errorf("%s while the engine is stopped: got %d, %v", path, code, err)
+		}
+		if !strings.Contains(text, says) {
+			t.Errorf("%s while the engine is stopped does not say that the store %s", path, says)
 		}
 		if took > 2*time.Second {
 			t.Errorf("%s while the engine is stopped: took %v, want at most 2s", path, took)

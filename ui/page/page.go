@@ -353,6 +353,17 @@ func (v *View) Context() (context.Context, context.CancelFunc) {
 	return context.WithTimeout(v.r.Context(), patience)
 }
 
+// Answered turns a search that ran out of time without looking at anything
+// into an error where the store is known not to answer: nothing was found
+// because nobody was there, not because there is nothing.
+func (v *View) Answered(found storage.MessagePage, err error) (storage.MessagePage, error) {
+	_, hurried := v.r.Context().Value(patienceKey{}).(time.Duration)
+	if err == nil && hurried && found.Scan.Stopped == storage.StopDeadline && found.Scan.Rows == 0 && len(found.Messages) == 0 {
+		return found, fmt.Errorf("the store does not answer: %w", controlbus.ErrUnavailable)
+	}
+	return found, err
+}
+
 // Level sorts an environment's name into the four that have a colour.
 func Level(env string) string {
 	e := strings.ToLower(env)

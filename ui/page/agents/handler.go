@@ -123,7 +123,9 @@ func (p *Pages) show(w http.ResponseWriter, r *http.Request) error {
 	default:
 		m.Sub = component.Plural(len(m.Agents), "agent") + ", " + component.Count(silent) + " silent."
 	}
-	p.store(r.Context(), &m)
+	ctx, cancel := v.Context()
+	defer cancel()
+	p.store(ctx, &m)
 	return v.Render(w, page.Options{Title: "Agents", Area: "agents", Refresh: 5 * time.Second}, Fleet(m))
 }
 
@@ -131,8 +133,6 @@ func (p *Pages) store(ctx context.Context, m *view) {
 	if p.tables == nil {
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, p.site.Timeout)
-	defer cancel()
 	tables, err := p.tables.Tables(ctx)
 	if err != nil {
 		m.TablesDown = component.Visible(err.Error())

@@ -74,7 +74,7 @@ func (p *Pages) show(w http.ResponseWriter, r *http.Request) error {
 			s.Set("failed", "1")
 		}
 		m.Socket = Socket + "?" + s.Encode()
-		found, err := p.store.Messages(ctx, q)
+		found, err := v.Answered(p.store.Messages(ctx, q))
 		if err != nil {
 			m.Down = component.Visible(err.Error())
 		}

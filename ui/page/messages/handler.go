@@ -65,7 +65,7 @@ func (p *Pages) list(w http.ResponseWriter, r *http.Request) error {
 		m.Wrong = reason(err)
 		m.build(v, q, storage.MessagePage{}, nil)
 	} else {
-		found, err := p.store.Messages(ctx, q)
+		found, err := v.Answered(p.store.Messages(ctx, q))
 		if err != nil && (errors.Is(err, controlbus.ErrInvalid) || errors.Is(err, controlbus.ErrTooLarge)) {
 			return err
 		}
