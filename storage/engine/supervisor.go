@@ -17,6 +17,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/signalbox-dev/signalbox/controlbus"
@@ -194,7 +195,7 @@ func (s *Supervisor) Run(ctx context.Context) (err error) {
 			return nil
 		}
 		once = once || ready
-		if !once {
+		if !once && !killed(err) {
 			return err
 		}
 		if ready && time.Since(began) >= steady {
@@ -210,6 +211,17 @@ func (s *Supervisor) Run(ctx context.Context) (err error) {
 		}
 		s.update(func(st *Status) { st.Restarts++ })
 	}
+}
+
+// killed says that somebody else ended the process: the kernel, which was
+// short of memory, or a person. That tells nothing about the next start.
+func killed(err error) bool {
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) {
+		return false
+	}
+	status, ok := exit.Sys().(syscall.WaitStatus)
+	return ok && status.Signaled() && status.Signal() == syscall.SIGKILL
 }
 
 // runChild runs one process to its end. ready says whether it ever answered.
@@ -400,12 +412,11 @@ func (c *childLog) line(line string) {
 func (c *childLog) explain(err error) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	how := "exit status 0"
-	if err != nil {
-		how = err.Error()
+	if err == nil {
+		err = errors.New("exit status 0")
 	}
 	if c.last == "" {
-		return fmt.Errorf("engine: the process ended: %s", how)
+		return fmt.Errorf("engine: the process ended: %w", err)
 	}
-	return fmt.Errorf("engine: the process ended: %s: %s", how, c.last)
+	return fmt.Errorf("engine: the process ended: %w: %s", err, c.last)
 }

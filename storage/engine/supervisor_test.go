@@ -209,6 +209,22 @@ func TestRunGivesUpOnAChildThatNeverAnswers(t *testing.T) {
 	}
 }
 
+// Somebody who kills the engine while it starts for the first time says nothing
+// about the next start.
+func TestAChildKilledBeforeItAnswersIsStartedAgain(t *testing.T) {
+	t.Parallel()
+	enginetest.Require(t)
+	starts := filepath.Join(t.TempDir(), "starts")
+	s := engine.New(enginetest.Config(t.TempDir()), discard())
+	s.SetCommand([]string{"/bin/sh", "-c", `echo >> "$0"; [ $(wc -l < "$0") -lt 3 ] && kill -9 $$; exit 3`, starts}, nil)
+	if err := s.Run(t.Context()); err == nil || !strings.Contains(err.Error(), "exit status 3") {
+		t.Errorf("Run: got %v, want the end of the third child", err)
+	}
+	if b, err := os.ReadFile(starts); err != nil || len(b) != 3 {
+		t.Errorf("started %d times, %v, want 3", len(b), err)
+	}
+}
+
 func TestDialWaitsAndThenGivesUp(t *testing.T) {
 	t.Parallel()
 	s := engine.New(enginetest.Config(t.TempDir()), discard()) // never run
