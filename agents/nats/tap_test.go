@@ -211,28 +211,38 @@ func TestStuckCoreTapIsCut(t *testing.T) {
 		}
 		round("stuck.warm")
 		without := round("stuck.free")
-		sink := blockedSink{agenttest.NewSink(), make(chan struct{})}
 		cfg := config(b.url)
 		cfg.Subjects = []string{"stuck.tapped"}
 		cfg.Tap.PendingMessages = 1000
-		tap := startTap(t, connected(t, identity(), cfg), "stuck.tapped", agents.Position{}, sink)
-		start := time.Now()
-		with := round("stuck.tapped")
-		// The callback still waits: what counts is the connection.
-		eventually(t, "the stuck tap's connection to close", 10*time.Second, func() bool { return sink.Lost() == -1 })
-		cut := time.Since(start)
-		close(sink.free)
-		if err := tap.wait(t); !errors.Is(err, controlbus.ErrUnavailable) {
-			t.Errorf("stuck tap ended with %v, want ErrUnavailable", err)
+		stuck := func() (with, cut time.Duration) {
+			sink := blockedSink{agenttest.NewSink(), make(chan struct{})}
+			tap := startTap(t, connected(t, identity(), cfg), "stuck.tapped", agents.Position{}, sink)
+			start := time.Now()
+			with = round("stuck.tapped")
+			// The callback still waits: what counts is the connection.
+			eventually(t, "the stuck tap's connection to close", 5*time.Second, func() bool { return sink.Lost() == -1 })
+			cut = time.Since(start)
+			close(sink.free)
+			if err := tap.wait(t); !errors.Is(err, controlbus.ErrUnavailable) {
+				t.Errorf("stuck tap ended with %v, want ErrUnavailable", err)
+			}
+			t.Logf("%d x 1 KiB: %s without, %s with a stuck tap; cut after %s", n, without.Round(time.Millisecond), with.Round(time.Millisecond), cut.Round(time.Millisecond))
+			if with > without*10+time.Second {
+				t.Errorf("a stuck tap slows publishers from %s to %s", without, with)
+			}
+			return with, cut
 		}
-		t.Logf("%d x 1 KiB: %s without, %s with a stuck tap; cut after %s", n, without.Round(time.Millisecond), with.Round(time.Millisecond), cut.Round(time.Millisecond))
-		if with > without*10+time.Second {
-			t.Errorf("a stuck tap slows publishers from %s to %s", without, with)
-		}
-		// A second is the rule; what is above it is a machine that runs other
-		// tests at the same time. The server's own limit would be 10 s.
-		if cut > with+4*time.Second {
-			t.Errorf("cut after %s", cut)
+		// A machine that runs other tests may be late once; a watch-dog that is
+		// too slow is late each time.
+		for attempt := 1; ; attempt++ {
+			with, cut := stuck()
+			if cut <= with+1500*time.Millisecond {
+				break
+			}
+			if attempt == 3 {
+				t.Errorf("cut after %s, in %d attempts never within 1.5s of the publishing", cut, attempt)
+				break
+			}
 		}
 	})
 }
