@@ -3,6 +3,7 @@ package clickhouse
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -29,8 +30,10 @@ const (
 )
 
 // Conversation returns everything stored about one conversation, in causal
-// order. It looks for what q names, then once for what that leads to: causes
-// and effects, linked spans, and the traces and correlation ids found.
+// order. It looks for the correlation and the trace that q names, then for the
+// causes and effects of what that found, and then once more for the
+// correlations and traces that these led to. Each of the three steps asks each
+// table once, at the same time, and only for what was not asked before.
 func (s *Store) Conversation(ctx context.Context, q storage.ConversationQuery) (storage.Conversation, error) {
 	c, err := s.conversation(ctx, q)
 	return c, wrap("conversation", err)
@@ -54,35 +57,8 @@ func (s *Store) conversation(ctx context.Context, q storage.ConversationQuery) (
 	case w.limit > maxConversation:
 		w.limit = maxConversation
 	}
-	first := keys{}
-	if !q.Correlation.IsZero() {
-		first.correlations = [][16]byte{q.Correlation}
-	}
-	if q.TraceID != ([16]byte{}) {
-		first.traces, first.traceWhy = [][16]byte{q.TraceID}, whyTrace
-	}
-	if q.MessageID != "" {
-		first.messages, first.causes = []string{q.MessageID}, []string{q.MessageID}
-	}
-	// Message ids have no index of the days they were seen on. Beside a key
-	// that has one they are looked for near what that key leads to.
-	w.near = w.whole
-	if q.MessageID != "" && (len(first.correlations) > 0 || len(first.traces) > 0) {
-		later := first
-		first.messages, first.causes = nil, nil
-		if err := w.round(ctx, first); err != nil && !timedOut(err) {
-			return storage.Conversation{}, err
-		}
-		if len(w.events) > 0 {
-			w.approach()
-		}
-		first = keys{messages: later.messages, causes: later.causes, traceWhy: whyTrace}
-	}
+	err := w.walk(ctx, q)
 	stopped := storage.StopEnd
-	err := w.round(ctx, first)
-	if err == nil {
-		err = w.follow(ctx)
-	}
 	switch {
 	case err != nil && timedOut(err):
 		stopped = storage.StopDeadline
@@ -110,23 +86,11 @@ type spanKey struct {
 	span  [8]byte
 }
 
-// keys are what a round looks for.
-type keys struct {
-	correlations [][16]byte
-	traces       [][16]byte
-	traceWhy     string
-	linked       [][16]byte // traces reached through span links
-	messages     []string   // message ids
-	causes       []string   // message ids whose effects are wanted
-	causedBy     []string   // message ids that are causes of what was found
-}
-
 // walk gathers a conversation.
 type walk struct {
 	s     *Store
 	limit int
 	whole nanoRange // of the question
-	near  nanoRange // in which message ids are looked for
 	n     scanned
 
 	mu        sync.Mutex
@@ -166,41 +130,47 @@ const zeroID = "\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00
 func rawID(id [16]byte) string { return string(id[:]) }
 func same(s string) string     { return s }
 
-// round runs every query that k asks for.
-func (w *walk) round(ctx context.Context, k keys) error {
-	correlations := fresh(w, "correlation", k.correlations, rawID)
-	traces := fresh(w, "trace", k.traces, rawID)
-	linked := fresh(w, "trace", k.linked, rawID)
-	messages := fresh(w, "message", k.messages, same)
-	causedBy := fresh(w, "message", k.causedBy, same)
-	causes := fresh(w, "cause", k.causes, same)
-
-	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(3)
-	if len(correlations) > 0 {
-		g.Go(func() error { return w.byID(ctx, "correlation", correlations, whyCorrelation, false) })
+// walk takes the three steps.
+func (w *walk) walk(ctx context.Context, q storage.ConversationQuery) error {
+	if err := w.byID(ctx, [][16]byte{q.Correlation}, [][16]byte{q.TraceID}, nil); err != nil {
+		return err
 	}
-	if len(traces) > 0 {
-		g.Go(func() error { return w.byID(ctx, "trace_id", traces, k.traceWhy, true) })
+	consumers, err := w.byMessage(ctx, q.MessageID)
+	if err != nil {
+		return err
 	}
-	if len(linked) > 0 {
-		g.Go(func() error { return w.byID(ctx, "trace_id", linked, whyLink, true) })
+	var correlations, traces [][16]byte
+	linked := consumers
+	for _, e := range w.events {
+		switch {
+		case e.Message != nil:
+			correlations = append(correlations, e.Message.Correlation)
+			traces = append(traces, e.Message.TraceID)
+		case e.Span != nil:
+			correlations = append(correlations, controlbus.CorrelationKey(e.Span.CorrelationID))
+			traces = append(traces, e.Span.TraceID)
+			for i := range e.Span.Links {
+				linked = append(linked, e.Span.Links[i].TraceID)
+			}
+		case e.Log != nil:
+			correlations = append(correlations, controlbus.CorrelationKey(e.Log.CorrelationID))
+			traces = append(traces, e.Log.TraceID)
+		}
 	}
-	if len(messages) > 0 {
-		g.Go(func() error { return w.byMessage(ctx, "message_id", messages, whyMessage) })
-	}
-	if len(causedBy) > 0 {
-		g.Go(func() error { return w.byMessage(ctx, "message_id", causedBy, whyCause) })
-	}
-	if len(causes) > 0 {
-		g.Go(func() error { return w.byMessage(ctx, "causation_id", causes, whyCause) })
-	}
-	return g.Wait()
+	return w.byID(ctx, correlations, traces, linked)
 }
 
-// byID gathers messages, spans and logs by correlation key or trace id.
-func (w *walk) byID(ctx context.Context, column string, ids [][16]byte, why string, isTrace bool) error {
-	r, err := w.s.idRange(ctx, &w.n, ids)
+// byID gathers messages, spans and logs by correlation key or trace id; linked
+// are traces reached through span links.
+func (w *walk) byID(ctx context.Context, correlations, traces, linked [][16]byte) error {
+	correlations = fresh(w, "correlation", correlations, rawID)
+	traces = fresh(w, "trace", traces, rawID)
+	linked = fresh(w, "trace", linked, rawID)
+	all := slices.Concat(traces, linked)
+	if len(correlations)+len(all) == 0 {
+		return nil
+	}
+	r, err := w.s.idRange(ctx, &w.n, slices.Concat(correlations, all))
 	if err != nil {
 		return err
 	}
@@ -210,33 +180,99 @@ func (w *walk) byID(ctx context.Context, column string, ids [][16]byte, why stri
 	}
 	cond := func(q *selection, bucket bool) {
 		q.between("ts", r, bucket)
-		q.fixedIn(column, "ids", ids)
+		q.anyOf(idSet("correlation", "correlations", correlations), idSet("trace_id", "traces", all))
 	}
-	if err := w.addMessages(ctx, why, cond); err != nil {
-		return err
+	why := func(correlation, trace [16]byte) string {
+		switch {
+		case slices.Contains(correlations, correlation):
+			return whyCorrelation
+		case slices.Contains(linked, trace):
+			return whyLink
+		}
+		return whyTrace
 	}
-	if err := w.addLogs(ctx, why, cond); err != nil {
-		return err
-	}
-	return w.addSpans(ctx, why, cond)
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		return w.addMessages(ctx, cond, func(m *storage.Message) string { return why(m.Correlation, m.TraceID) })
+	})
+	g.Go(func() error {
+		return w.addLogs(ctx, cond, func(l *storage.Log) string { return why(controlbus.CorrelationKey(l.CorrelationID), l.TraceID) })
+	})
+	g.Go(func() error {
+		return w.addSpans(ctx, cond, func(s *storage.Span) string { return why(controlbus.CorrelationKey(s.CorrelationID), s.TraceID) })
+	})
+	return g.Wait()
 }
 
-// byMessage gathers messages, and spans that name them.
-func (w *walk) byMessage(ctx context.Context, column string, ids []string, why string) error {
-	cond := func(q *selection, bucket bool) {
-		q.between("ts", w.near, bucket)
-		q.textIn(column, "ids", ids)
+// byMessage gathers what bears the message ids of what was found so far, their
+// causes and their effects, and returns the traces of the consumers: those
+// whose spans link to a trace that was found.
+func (w *walk) byMessage(ctx context.Context, id string) ([][16]byte, error) {
+	ids, causes := []string{id}, []string{}
+	traces := make([][16]byte, 0, len(w.events))
+	for _, e := range w.events {
+		switch {
+		case e.Message != nil:
+			ids, causes = append(ids, e.Message.MessageID), append(causes, e.Message.CausationID)
+			traces = append(traces, e.Message.TraceID)
+		case e.Span != nil:
+			traces = append(traces, e.Span.TraceID)
+		case e.Log != nil:
+			traces = append(traces, e.Log.TraceID)
+		}
 	}
-	if err := w.addMessages(ctx, why, cond); err != nil {
-		return err
+	ids = fresh(w, "message", ids, same)
+	causes = fresh(w, "message", causes, same)
+	traces = fresh(w, "target", traces, rawID)
+	vicinity := w.vicinity()
+	known := make([][16]byte, 0, maxFollowed)
+	for uid := range w.messages {
+		if known = append(known, uid); len(known) == maxFollowed {
+			break
+		}
 	}
-	if column != "message_id" {
-		return nil
+
+	g, ctx := errgroup.WithContext(ctx)
+	if len(ids)+len(causes) > 0 {
+		either := slices.Concat(ids, causes)
+		g.Go(func() error {
+			return w.addMessages(ctx, func(q *selection, bucket bool) {
+				q.between("ts", vicinity, bucket)
+				q.anyOf(textSet("message_id", "ids", either), textSet("causation_id", "caused", ids))
+				// Mostly there is nothing new; then only the columns of these
+				// conditions are read, and not those of the answer.
+				q.noneOf(idSet("uid", "known", known))
+			}, func(m *storage.Message) string {
+				if slices.Contains(ids, m.MessageID) {
+					return whyMessage
+				}
+				return whyCause
+			})
+		})
+		g.Go(func() error {
+			return w.addSpans(ctx, func(q *selection, bucket bool) {
+				q.between("ts", vicinity, bucket)
+				q.anyOf(textSet("message_id", "ids", either))
+			}, func(s *storage.Span) string {
+				if slices.Contains(ids, s.MessageID) {
+					return whyMessage
+				}
+				return whyCause
+			})
+		})
 	}
-	return w.addSpans(ctx, why, cond)
+	var consumers [][16]byte
+	if len(traces) > 0 {
+		g.Go(func() (err error) {
+			consumers, err = w.consumers(ctx, traces)
+			return err
+		})
+	}
+	err := g.Wait()
+	return consumers, err
 }
 
-func (w *walk) addMessages(ctx context.Context, why string, cond func(*selection, bool)) error {
+func (w *walk) addMessages(ctx context.Context, cond func(*selection, bool), why func(*storage.Message) string) error {
 	q := newSelection(w.s.query("messages"))
 	cond(q, true)
 	q.add("ORDER BY ts, uid\nLIMIT 1 BY uid\nLIMIT {limit:UInt32}")
@@ -254,7 +290,7 @@ func (w *walk) addMessages(ctx context.Context, why string, cond func(*selection
 			continue
 		}
 		w.messages[m.UID] = true
-		e := storage.ConversationEvent{Message: &m, Why: why, At: instant(m.Time)}
+		e := storage.ConversationEvent{Message: &m, Why: why(&m), At: instant(m.Time)}
 		if f := w.s.cfg.ClockOffset; f != nil && m.TimeSource == controlbus.TimeAgent {
 			e.Offset = f(&m)
 			e.At = e.At.Add(-e.Offset)
@@ -264,7 +300,7 @@ func (w *walk) addMessages(ctx context.Context, why string, cond func(*selection
 	return nil
 }
 
-func (w *walk) addSpans(ctx context.Context, why string, cond func(*selection, bool)) error {
+func (w *walk) addSpans(ctx context.Context, cond func(*selection, bool), why func(*storage.Span) string) error {
 	q := newSelection(w.s.query("spans"))
 	cond(q, false)
 	q.add("ORDER BY ts, span_id\nLIMIT 1 BY trace_id, span_id\nLIMIT {limit:UInt32}")
@@ -283,12 +319,12 @@ func (w *walk) addSpans(ctx context.Context, why string, cond func(*selection, b
 			continue
 		}
 		w.spans[k] = true
-		w.events = append(w.events, storage.ConversationEvent{Span: &sp, Why: why, At: instant(sp.Time)})
+		w.events = append(w.events, storage.ConversationEvent{Span: &sp, Why: why(&sp), At: instant(sp.Time)})
 	}
 	return nil
 }
 
-func (w *walk) addLogs(ctx context.Context, why string, cond func(*selection, bool)) error {
+func (w *walk) addLogs(ctx context.Context, cond func(*selection, bool), why func(*storage.Log) string) error {
 	q := newSelection(w.s.query("logs"))
 	cond(q, true)
 	q.add("ORDER BY ts, uid\nLIMIT {limit:UInt32}")
@@ -308,80 +344,35 @@ func (w *walk) addLogs(ctx context.Context, why string, cond func(*selection, bo
 			}
 			w.logs[l.UID] = true
 		}
-		w.events = append(w.events, storage.ConversationEvent{Log: &l, Why: why, At: instant(l.Time)})
+		w.events = append(w.events, storage.ConversationEvent{Log: &l, Why: why(&l), At: instant(l.Time)})
 	}
 	return nil
 }
 
-// vicinity is how far from the events of a conversation its causes and effects
-// are looked for. What comes later, such as a redrive after days, shares the
+// near is how far from the events of a conversation its causes and effects are
+// looked for. What comes later, such as a redrive after days, shares the
 // correlation or the trace and is found by that.
-const vicinity = int64(time.Hour)
+const near = int64(time.Hour)
 
-// approach narrows the search for message ids to the vicinity of what has been
-// found.
-func (w *walk) approach() {
+// vicinity is where message ids are looked for: they have no index of the days
+// they were seen on, so beside a key that has one they are looked for near what
+// that key led to.
+func (w *walk) vicinity() nanoRange {
+	if len(w.events) == 0 {
+		return w.whole
+	}
 	first, last := w.events[0].At.UnixNano(), w.events[0].At.UnixNano()
 	for _, e := range w.events {
 		first, last = min(first, e.At.UnixNano()), max(last, e.At.UnixNano())
 	}
-	w.near.from, w.near.to = max(w.whole.from, first-vicinity), min(w.whole.to, last+vicinity)
-}
-
-// follow is the one round of what the first led to.
-func (w *walk) follow(ctx context.Context) error {
-	if len(w.events) == 0 {
-		return nil
-	}
-	w.approach()
-	k := keys{traceWhy: whyTrace}
-	var traces [][16]byte
-	for _, e := range w.events {
-		switch {
-		case e.Message != nil:
-			m := e.Message
-			k.correlations = append(k.correlations, m.Correlation)
-			traces = append(traces, m.TraceID)
-			k.causes = append(k.causes, m.MessageID)
-			k.messages = append(k.messages, m.MessageID)
-			k.causedBy = append(k.causedBy, m.CausationID)
-		case e.Span != nil:
-			sp := e.Span
-			traces = append(traces, sp.TraceID)
-			k.correlations = append(k.correlations, controlbus.CorrelationKey(sp.CorrelationID))
-			for i := range sp.Links {
-				k.linked = append(k.linked, sp.Links[i].TraceID)
-			}
-		case e.Log != nil:
-			traces = append(traces, e.Log.TraceID)
-			k.correlations = append(k.correlations, controlbus.CorrelationKey(e.Log.CorrelationID))
-		}
-	}
-	// One trace may be found many times; ask for its consumers once.
-	unique := make([][16]byte, 0, len(traces))
-	seen := make(map[[16]byte]bool)
-	for _, t := range traces {
-		if t != ([16]byte{}) && !seen[t] && len(unique) < maxFollowed {
-			seen[t] = true
-			unique = append(unique, t)
-		}
-	}
-	if len(unique) > 0 {
-		consumers, err := w.consumers(ctx, unique)
-		if err != nil {
-			return err
-		}
-		k.linked = append(k.linked, consumers...)
-	}
-	k.traces = unique
-	return w.round(ctx, k)
+	return nanoRange{from: max(w.whole.from, first-near), to: min(w.whole.to, last+near)}
 }
 
 // consumers are the traces whose spans link to the given ones.
 func (w *walk) consumers(ctx context.Context, traces [][16]byte) ([][16]byte, error) {
 	q := newSelection(w.s.sql("SELECT DISTINCT trace_id\nFROM @db.link_back\nWHERE"))
 	q.between("ts", w.whole, false)
-	q.fixedIn("target_trace", "ids", traces)
+	q.anyOf(idSet("target_trace", "ids", traces))
 	q.add("LIMIT {limit:UInt32}")
 	q.bind("limit", maxFollowed+1)
 	rows, err := collect[struct {

@@ -269,7 +269,7 @@ func (sr *search) narrow(ctx context.Context) error {
 func (s *Store) idRange(ctx context.Context, n *scanned, ids [][16]byte) (nanoRange, error) {
 	q := newSelection(s.sql("SELECT toUnixTimestamp64Milli(min(first)) AS first_ms, toUnixTimestamp64Milli(max(last)) AS last_ms, count() AS n\n" +
 		"FROM @db.id_span\nWHERE"))
-	q.fixedIn("id", "ids", ids)
+	q.anyOf(idSet("id", "ids", ids))
 	list, err := collect[struct {
 		First int64  `ch:"first_ms"`
 		Last  int64  `ch:"last_ms"`
@@ -398,7 +398,7 @@ func (sr *search) snippets(ctx context.Context, found []storage.Message) error {
 	q.where("toStartOfFiveMinutes(ts) IN (SELECT toStartOfFiveMinutes(fromUnixTimestamp64Nano(arrayJoin({buckets:Array(Int64)}), 'UTC')))")
 	q.bind("buckets", slices.Collect(maps.Keys(buckets)))
 	q.channel("destination", sr.q.Channel)
-	q.fixedIn("uid", "ids", ids)
+	q.anyOf(idSet("uid", "ids", ids))
 	q.add("LIMIT 1 BY uid")
 	rows, err := collect[struct {
 		UID  string `ch:"uid"`

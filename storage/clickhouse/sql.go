@@ -106,25 +106,51 @@ func (q *selection) fixed(column, name string, id []byte) {
 	q.bind(name, hex.EncodeToString(id))
 }
 
-// fixedIn is a condition on a binary id that is one of several. The set is a
-// subquery because indexes are used for that, and not for an array.
-func (q *selection) fixedIn(column, name string, ids [][16]byte) {
-	q.where(fmt.Sprintf("%s IN (SELECT toFixedString(unhex(arrayJoin({%s:Array(String)})), 16))", column, name))
-	list := make([]string, len(ids))
-	for i := range ids {
-		list[i] = hex.EncodeToString(ids[i][:])
-	}
-	q.bind(name, list)
+// set is a column of which a value is one of several. The values are a subquery
+// because indexes are used for that, and not for an array, and travel as
+// hexadecimal digits like every id.
+type set struct {
+	cond, name string
+	values     []string
 }
 
-// textIn is a condition on a text column that is one of several.
-func (q *selection) textIn(column, name string, values []string) {
-	q.where(fmt.Sprintf("%s IN (SELECT unhex(arrayJoin({%s:Array(String)})))", column, name))
-	list := make([]string, len(values))
-	for i, v := range values {
-		list[i] = hex.EncodeToString([]byte(v))
+// idSet is the set of a binary id.
+func idSet(column, name string, ids [][16]byte) set {
+	s := set{cond: fmt.Sprintf("%s IN (SELECT toFixedString(unhex(arrayJoin({%s:Array(String)})), 16))", column, name), name: name}
+	for i := range ids {
+		s.values = append(s.values, hex.EncodeToString(ids[i][:]))
 	}
-	q.bind(name, list)
+	return s
+}
+
+// textSet is the set of a text column.
+func textSet(column, name string, values []string) set {
+	s := set{cond: fmt.Sprintf("%s IN (SELECT unhex(arrayJoin({%s:Array(String)})))", column, name), name: name}
+	for _, v := range values {
+		s.values = append(s.values, hex.EncodeToString([]byte(v)))
+	}
+	return s
+}
+
+// anyOf is the condition that a row is in one of the sets; empty ones are left
+// out.
+func (q *selection) anyOf(sets ...set) {
+	var conds []string
+	for _, s := range sets {
+		if len(s.values) > 0 {
+			conds = append(conds, s.cond)
+			q.bind(s.name, s.values)
+		}
+	}
+	q.where("(" + strings.Join(conds, " OR ") + ")")
+}
+
+// noneOf is the condition that a row is not in the set; an empty one is none.
+func (q *selection) noneOf(s set) {
+	if len(s.values) > 0 {
+		q.where("NOT (" + s.cond + ")")
+		q.bind(s.name, s.values)
+	}
 }
 
 func (q *selection) String() string { return q.text.String() }

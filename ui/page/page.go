@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/a-h/templ"
@@ -46,6 +47,43 @@ type Site struct {
 	Favicon      string
 	// Timeout bounds what one page may wait for the store.
 	Timeout time.Duration
+
+	environments environments
+}
+
+// environments remembers the menu's entries for a moment: every page has the
+// menu, and new environments are rare.
+type environments struct {
+	mu    sync.Mutex
+	at    time.Time
+	names []string
+}
+
+const environmentsKept = 5 * time.Second
+
+// list returns the environments in the menu's order, none when the store does
+// not tell: the page itself will say what is down.
+func (e *environments) list(ctx context.Context, from EnvironmentLister, within storage.TimeRange) []string {
+	e.mu.Lock()
+	at, names := e.at, e.names
+	e.mu.Unlock()
+	if age := within.To.Sub(at); len(names) > 0 && age >= 0 && age < environmentsKept {
+		return names
+	}
+	names, err := from.Environments(ctx, within)
+	if err != nil {
+		return nil
+	}
+	slices.SortFunc(names, func(a, b string) int {
+		if c := rank(a) - rank(b); c != 0 {
+			return c
+		}
+		return strings.Compare(a, b)
+	})
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.at, e.names = within.To, names
+	return names
 }
 
 // Cookies of choices that are the reader's own and do not belong into a URL.
@@ -102,17 +140,8 @@ func (s *Site) Begin(r *http.Request) (*View, error) {
 		// must not vanish from the menu because the last hour was quiet.
 		wide := storage.TimeRange{From: v.Now.Add(-7 * 24 * time.Hour), To: v.Now}
 		ctx, cancel := v.Context()
-		v.Envs, err = s.Environments.Environments(ctx, wide)
+		v.Envs = s.environments.list(ctx, s.Environments, wide)
 		cancel()
-		if err != nil {
-			v.Envs = nil // the page itself will say what is down
-		}
-		slices.SortFunc(v.Envs, func(a, b string) int {
-			if c := rank(a) - rank(b); c != 0 {
-				return c
-			}
-			return strings.Compare(a, b)
-		})
 	}
 	switch env, given := form["env"]; {
 	case given && len(env) == 1:
