@@ -59,44 +59,20 @@ func TestDemo(t *testing.T) {
 		}
 	}
 
-	// Data is on its way through agent, queue and store: reload until it is there.
-	arrives := func(path, condition string) browser.Action {
-		return chromedp.Func(func(ctx context.Context, _ *chromedp.Target) error {
-			ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
-			defer cancel()
-			for {
-				if err := chromedp.Do(ctx, chromedp.Navigate(url+path)); err != nil {
-					return err
-				}
-				found, err := chromedp.Run(ctx, chromedp.Evaluate[bool]("!!("+condition+")"))
-				if err != nil {
-					return fmt.Errorf("%s: %w", condition, err)
-				}
-				if found {
-					return nil
-				}
-				select {
-				case <-time.After(300 * time.Millisecond):
-				case <-ctx.Done():
-					return fmt.Errorf("%s: %s never came true: %w", path, condition, ctx.Err())
-				}
-			}
-		})
-	}
 	text := func(s string) string { return fmt.Sprintf("document.body.innerText.includes(%q)", s) }
 
-	run("overview shows the company's channels", arrives("/", text("ORDERS")+"&&"+text("PAYMENTS")))
-	run("channels", arrives("/channels", text("SHIPPING")))
-	run("a payment is found", arrives("/messages?q=channel:PAYMENTS", `document.querySelector('main a[href^="/messages/"]')`))
+	run("overview shows the company's channels", arrives(url+"/", text("ORDERS")+"&&"+text("PAYMENTS")))
+	run("channels", arrives(url+"/channels", text("SHIPPING")))
+	run("a payment is found", arrives(url+"/messages?q=channel:PAYMENTS", `document.querySelector('main a[href^="/messages/"]')`))
 	run("its conversation reaches from checkout to here",
-		arrives("/messages?q=channel:PAYMENTS", `document.querySelector('main a[href^="/messages/"]')`),
+		arrives(url+"/messages?q=channel:PAYMENTS", `document.querySelector('main a[href^="/messages/"]')`),
 		browser.JS(`location.href = [...document.querySelectorAll('main a[href^="/messages/"]')].pop().href, 0`),
 		browser.Until(`location.pathname.length > 20 && document.readyState === "complete"`),
 		browser.Until(text("POST /checkout")+"&&"+text("Seen on ORDERS")+"&&"+text("masked at the agent")))
 	run("live tap streams",
 		chromedp.Navigate(url+"/live?q=channel:ORDERS"),
 		browser.Until(`[...document.querySelectorAll("main a[href^='/messages/']")].length > 3`))
-	run("agents", arrives("/agents", text("nats-demo")))
+	run("agents", arrives(url+"/agents", text("nats-demo")))
 	if said := complaints(); len(said) > 0 {
 		t.Errorf("the browser complains:\n%s", strings.Join(said, "\n"))
 	}
