@@ -138,16 +138,26 @@ func (r *Roster) Agents() []controlbus.AgentView {
 	return views
 }
 
+// clockNoise is the offset below which a clock counts as right. Offsets are
+// estimated from one-way delays, and what is this small is the network's share
+// as likely as the clock's: correcting for it would only shuffle events.
+const clockNoise = 10 * time.Millisecond
+
 // BrokerClockOffset is how far the clock of the agent beside a broker is ahead
-// of the console's, 0 where nobody reports of it.
+// of the console's, 0 where nobody reports of it or the difference is within
+// what the estimate can tell.
 func (r *Roster) BrokerClockOffset(broker string) time.Duration {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, e := range r.agents {
 		for _, b := range e.view.Brokers {
-			if b.Name == broker {
-				return e.view.ClockOffset
+			if b.Name != broker {
+				continue
 			}
+			if e.view.ClockOffset.Abs() < clockNoise {
+				return 0
+			}
+			return e.view.ClockOffset
 		}
 	}
 	return 0
