@@ -1,0 +1,71 @@
+package state
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/signalbox-dev/signalbox/controlbus/access"
+)
+
+func addEvent(ctx context.Context, q querier, e access.Event) error {
+	_, err := q.ExecContext(ctx, `INSERT INTO audit (at, actor_kind, actor_id, actor_name, code, target, env, channel, refused, detail, address) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+		nanos(e.At), string(e.Actor.Kind), e.Actor.ID, e.Actor.Name, e.Code, e.Target, e.Env, e.Channel, e.Refused, e.Detail, e.Address)
+	return err
+}
+
+// AddEvent implements access.Store.
+func (s *Store) AddEvent(ctx context.Context, e access.Event) error {
+	if err := addEvent(ctx, s.db, e); err != nil {
+		return fmt.Errorf("state: audit %s: %w", e.Code, err)
+	}
+	return nil
+}
+
+// Events implements access.Store.
+func (s *Store) Events(ctx context.Context, q access.EventQuery) ([]access.Event, error) {
+	limit := q.Limit
+	if limit <= 0 {
+		limit = 100
+	}
+	where, args := []string{"1 = 1"}, []any{}
+	add := func(clause string, arg any) { where, args = append(where, clause), append(args, arg) }
+	if q.Before > 0 {
+		add("seq < ?", q.Before)
+	}
+	if q.Code != "" {
+		add(`code LIKE ? ESCAPE '\'`, strings.NewReplacer(`\`, `\\`, `%`, `\%`, `_`, `\_`, `*`, `%`).Replace(q.Code))
+	}
+	if q.Actor != "" {
+		add("lower(actor_name) = ?", strings.ToLower(q.Actor))
+	}
+	if !q.From.IsZero() {
+		add("at >= ?", nanos(q.From))
+	}
+	if !q.To.IsZero() {
+		add("at < ?", nanos(q.To))
+	}
+	rows, err := s.db.QueryContext(ctx, `SELECT seq, at, actor_kind, actor_id, actor_name, code, target, env, channel, refused, detail, address
+		FROM audit WHERE `+strings.Join(where, " AND ")+` ORDER BY seq DESC LIMIT ?`, append(args, min(limit, 500))...)
+	if err != nil {
+		return nil, fmt.Errorf("state: audit: %w", err)
+	}
+	defer rows.Close()
+	var all []access.Event
+	for rows.Next() {
+		var (
+			e    access.Event
+			when int64
+			kind string
+		)
+		if err := rows.Scan(&e.Seq, &when, &kind, &e.Actor.ID, &e.Actor.Name, &e.Code, &e.Target, &e.Env, &e.Channel, &e.Refused, &e.Detail, &e.Address); err != nil {
+			return nil, fmt.Errorf("state: audit: %w", err)
+		}
+		e.At, e.Actor.Kind = at(when), access.Kind(kind)
+		all = append(all, e)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, fmt.Errorf("state: audit: %w", err)
+	}
+	return all, nil
+}
