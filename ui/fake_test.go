@@ -98,7 +98,7 @@ func (f *fakeStore) Message(_ context.Context, uid controlbus.ID, _ time.Time) (
 }
 
 func (f *fakeStore) Conversation(_ context.Context, q storage.ConversationQuery) (storage.Conversation, error) {
-	var c storage.Conversation
+	c := storage.Conversation{Scan: storage.Scan{Range: q.Range, Reached: q.Range.To, Stopped: storage.StopEnd}}
 	for i := range f.messages {
 		m := &f.messages[i]
 		if !q.Correlation.IsZero() && m.Correlation == q.Correlation {
@@ -198,13 +198,20 @@ func (f *fakeRoster) Agents() []controlbus.AgentView {
 	return slices.Clone(f.agents)
 }
 
-func (f *fakeRoster) RequestTap(_ context.Context, _ string, spec controlbus.TapSpec) error {
+func (f *fakeRoster) RequestTap(_ context.Context, agent string, spec controlbus.TapSpec) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.err == nil {
-		f.asked = append(f.asked, spec)
+	if f.err != nil {
+		return f.err
 	}
-	return f.err
+	f.asked = append(f.asked, spec)
+	for i := range f.agents {
+		if a := &f.agents[i]; a.ID == agent {
+			spec.ID = "console:" + spec.Broker + "/" + spec.Channel // as link.Roster does
+			a.Desired.Taps = append(slices.Clone(a.Desired.Taps), spec)
+		}
+	}
+	return nil
 }
 
 func (f *fakeRoster) ReleaseTap(_ context.Context, agent, tap string) error {

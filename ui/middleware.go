@@ -9,12 +9,13 @@ import (
 	"net/http"
 	"runtime/debug"
 	"strconv"
+	"strings"
 
 	"github.com/a-h/templ"
 	"github.com/gorilla/websocket"
 	"github.com/klauspost/compress/gzhttp"
 
-	"github.com/signalbox-dev/signalbox/controlbus"
+	"github.com/signalbox-dev/signalbox/ui/api"
 	"github.com/signalbox-dev/signalbox/ui/asset"
 	"github.com/signalbox-dev/signalbox/ui/component"
 	"github.com/signalbox-dev/signalbox/ui/page"
@@ -119,35 +120,8 @@ func (u *UI) wrap(h page.Handler) http.Handler {
 	})
 }
 
-// answer is what a sentinel means to a reader.
-type answer struct {
-	is          error
-	code        int
-	title, next string
-}
-
-// answers is the one table from errors to pages; the first that fits is taken.
-var answers = []answer{
-	{controlbus.ErrNotFound, http.StatusNotFound, "This is not here", "It may have been removed by retention, or the address is not complete."},
-	{controlbus.ErrTooLarge, http.StatusRequestEntityTooLarge, "That is too large", "Nothing was changed."},
-	{controlbus.ErrInvalid, http.StatusBadRequest, "The address or form cannot be read", "Nothing was changed. Correct what is named below and try again."},
-	{controlbus.ErrDenied, http.StatusForbidden, "Not allowed", "Nothing was changed."},
-	{controlbus.ErrConflict, http.StatusConflict, "It changed meanwhile", "Nothing was changed. Look again, then decide."},
-	{controlbus.ErrUnsupported, http.StatusUnprocessableEntity, "This broker cannot do that", "Nothing was changed."},
-	{controlbus.ErrOverloaded, http.StatusTooManyRequests, "Too many at once", "Nothing was changed. Try again in a moment."},
-	{controlbus.ErrUnavailable, http.StatusServiceUnavailable, "It does not answer now", "Nothing was changed. The same may work in a moment."},
-	{context.DeadlineExceeded, http.StatusGatewayTimeout, "It took too long", "Nothing was changed. A shorter time range takes less."},
-}
-
 func (u *UI) fail(w http.ResponseWriter, r *http.Request, err error, stack []byte) {
-	a := answer{code: http.StatusInternalServerError, title: "Something broke in the console", next: "Nothing was changed as far as is known. The log has the cause under the reference below."}
-	known := false
-	for _, candidate := range answers {
-		if errors.Is(err, candidate.is) {
-			a, known = candidate, true
-			break
-		}
-	}
+	a, known := problem.Of(err)
 	ref := rand.Text()[:10]
 	text := component.Visible(err.Error())
 	if !known {
@@ -162,10 +136,14 @@ func (u *UI) fail(w http.ResponseWriter, r *http.Request, err error, stack []byt
 		}
 		u.cfg.Log.ErrorContext(r.Context(), "page failed", attrs...)
 	} else {
-		u.cfg.Log.InfoContext(r.Context(), "page refused", slog.String("reference", ref), slog.String("path", r.URL.Path), slog.Int("status", a.code), slog.Any("error", err))
+		u.cfg.Log.InfoContext(r.Context(), "page refused", slog.String("reference", ref), slog.String("path", r.URL.Path), slog.Int("status", a.Status), slog.Any("error", err))
 	}
 	if websocket.IsWebSocketUpgrade(r) {
-		http.Error(w, a.title, a.code)
+		http.Error(w, a.Title, a.Status)
+		return
+	}
+	if strings.HasPrefix(r.URL.Path, api.Root) {
+		api.WriteProblem(w, r, a, err, text, ref)
 		return
 	}
 	// The frame is built from a bare address: the one asked for may be what
@@ -174,11 +152,11 @@ func (u *UI) fail(w http.ResponseWriter, r *http.Request, err error, stack []byt
 	bare.URL.RawQuery, bare.URL.Path = "", "/"
 	v, beginErr := u.site.Begin(bare)
 	if beginErr != nil {
-		http.Error(w, a.title, a.code)
+		http.Error(w, a.Title, a.Status)
 		return
 	}
-	body := problem.Page(problem.View{Title: a.title, Text: text, Next: a.next, Reference: ref, Back: "/"})
-	if err := v.Render(w, page.Options{Title: a.title, Status: a.code}, body); err != nil {
-		http.Error(w, a.title, a.code)
+	body := problem.Page(problem.View{Title: a.Title, Text: text, Next: a.Next, Reference: ref, Back: "/"})
+	if err := v.Render(w, page.Options{Title: a.Title, Status: a.Status}, body); err != nil {
+		http.Error(w, a.Title, a.Status)
 	}
 }

@@ -19,6 +19,7 @@ import (
 
 	"github.com/signalbox-dev/signalbox/controlbus"
 	"github.com/signalbox-dev/signalbox/storage"
+	"github.com/signalbox-dev/signalbox/ui/api"
 	"github.com/signalbox-dev/signalbox/ui/asset"
 	"github.com/signalbox-dev/signalbox/ui/component"
 	"github.com/signalbox-dev/signalbox/ui/live"
@@ -109,7 +110,9 @@ func New(cfg Config) (*UI, error) {
 		Version: cfg.Version, Now: cfg.Now, Environments: cfg.Store, Timeout: pageTimeout,
 		CSS: u.assets.URL("style.css"), JS: u.assets.URL("app.js"), Favicon: u.assets.URL("favicon.svg"),
 	}
-	u.routes()
+	if err := u.routes(); err != nil {
+		return nil, fmt.Errorf("ui: %w", err)
+	}
 	cop := http.NewCrossOriginProtection()
 	for _, o := range cfg.Origins {
 		if err := cop.AddTrustedOrigin(o); err != nil {
@@ -124,7 +127,7 @@ func New(cfg Config) (*UI, error) {
 }
 
 // routes mounts the pages that exist and lists them in the navigation.
-func (u *UI) routes() {
+func (u *UI) routes() error {
 	var areas []page.Route
 	nav := func(area, label, icon, url, key string) {
 		u.site.Nav = append(u.site.Nav, component.NavItem{Area: area, Label: label, Icon: icon, URL: url, Key: key})
@@ -151,6 +154,15 @@ func (u *UI) routes() {
 		nav("agents", "Agents", "agents", "/agents", "a")
 		areas = append(areas, agents.New(u.site, fleet, c.Store).Routes()...)
 	}
+	deps := api.Deps{Version: c.Version, Store: c.Store, Health: c.Health, Owner: c.Owner, Now: c.Now, Timeout: pageTimeout}
+	if c.Roster != nil {
+		deps.Fleet = c.Roster
+	}
+	programs, err := api.New(deps)
+	if err != nil {
+		return err
+	}
+	areas = append(areas, programs.Routes()...)
 	for _, r := range areas {
 		u.mux.Handle(r.Pattern, u.wrap(r.Handler))
 	}
@@ -159,6 +171,7 @@ func (u *UI) routes() {
 	u.mux.Handle("/", u.wrap(func(_ http.ResponseWriter, r *http.Request) error {
 		return fmt.Errorf("page %s: %w", component.Visible(r.URL.Path), controlbus.ErrNotFound)
 	}))
+	return nil
 }
 
 // ServeHTTP serves the pages.

@@ -127,12 +127,12 @@ const (
 // Begin reads a request. Errors are ErrInvalid and name the parameter.
 func (s *Site) Begin(r *http.Request) (*View, error) {
 	form := r.URL.Query()
-	v := &View{site: s, r: r, Form: form, Now: s.Now(), Query: strings.TrimSpace(form.Get("q")), kept: url.Values{}}
+	v := &View{site: s, r: r, Form: form, Now: s.Now(), Query: strings.TrimSpace(form.Get("q"))}
 	if len(v.Query) > 2000 {
 		return nil, fmt.Errorf("%w: filter of %d characters: want at most 2000", controlbus.ErrTooLarge, len(v.Query))
 	}
 	var err error
-	if v.Range, err = v.readRange(); err != nil {
+	if v.Range, v.kept, err = ReadRange(form, v.Now); err != nil {
 		return nil, err
 	}
 	if s.Environments != nil {
@@ -153,46 +153,49 @@ func (s *Site) Begin(r *http.Request) (*View, error) {
 	return v, nil
 }
 
-func (v *View) readRange() (storage.TimeRange, error) {
-	f := v.Form
-	if f.Get("from") != "" || f.Get("to") != "" {
-		from, err := time.Parse(time.RFC3339, f.Get("from"))
+// ReadRange reads a time range from from, to and range: both ends, a start up to
+// now, or a length up to to or now. kept are the parameters to write into links.
+// Errors are ErrInvalid and name the parameter.
+func ReadRange(f url.Values, now time.Time) (within storage.TimeRange, kept url.Values, err error) {
+	kept = url.Values{}
+	end := now
+	if text := f.Get("to"); text != "" {
+		if end, err = time.Parse(time.RFC3339, text); err != nil {
+			return within, nil, fmt.Errorf("%w: to %q: want a time such as 2026-11-21T15:00:00Z", controlbus.ErrInvalid, text)
+		}
+		kept.Set("to", text)
+	}
+	if text := f.Get("from"); text != "" {
+		from, err := time.Parse(time.RFC3339, text)
 		if err != nil {
-			return storage.TimeRange{}, fmt.Errorf("%w: from %q: want a time such as 2026-11-21T14:00:00Z", controlbus.ErrInvalid, f.Get("from"))
+			return within, nil, fmt.Errorf("%w: from %q: want a time such as 2026-11-21T14:00:00Z", controlbus.ErrInvalid, text)
 		}
-		to := v.Now
-		if f.Get("to") != "" {
-			if to, err = time.Parse(time.RFC3339, f.Get("to")); err != nil {
-				return storage.TimeRange{}, fmt.Errorf("%w: to %q: want a time such as 2026-11-21T15:00:00Z", controlbus.ErrInvalid, f.Get("to"))
-			}
-			v.kept.Set("to", f.Get("to"))
+		kept.Set("from", text)
+		if !from.Before(end) || end.Sub(from) > maxRange {
+			return within, nil, fmt.Errorf("%w: range: from must be before to, and at most 400 days", controlbus.ErrInvalid)
 		}
-		v.kept.Set("from", f.Get("from"))
-		if !from.Before(to) || to.Sub(from) > maxRange {
-			return storage.TimeRange{}, fmt.Errorf("%w: range: from must be before to, and at most 400 days", controlbus.ErrInvalid)
-		}
-		return storage.TimeRange{From: from.UTC(), To: to.UTC()}, nil
+		return storage.TimeRange{From: from.UTC(), To: end.UTC()}, kept, nil
 	}
 	name := f.Get("range")
 	if name == "" {
 		name = defaultRange
 	} else {
-		v.kept.Set("range", name)
+		kept.Set("range", name)
 	}
 	for _, o := range ranges {
 		if o.param == name {
-			return storage.Last(o.d, v.Now), nil
+			return storage.Last(o.d, end.UTC()), kept, nil
 		}
 	}
 	d, err := time.ParseDuration(name)
 	if err != nil || d < time.Second || d > maxRange {
-		return storage.TimeRange{}, fmt.Errorf("%w: range %q: want 15m, 1h, 6h, 24h, 7d, 30d or a duration", controlbus.ErrInvalid, name)
+		return within, nil, fmt.Errorf("%w: range %q: want 15m, 1h, 6h, 24h, 7d, 30d or a duration", controlbus.ErrInvalid, name)
 	}
-	return storage.Last(d, v.Now), nil
+	return storage.Last(d, end.UTC()), kept, nil
 }
 
 // Relative says that the range ends now, so that the page can refresh itself.
-func (v *View) Relative() bool { return v.kept.Get("from") == "" }
+func (v *View) Relative() bool { return v.kept.Get("from") == "" && v.kept.Get("to") == "" }
 
 // RangeLabel is the range in words.
 func (v *View) RangeLabel() string {
@@ -374,19 +377,26 @@ func (v *View) Render(w http.ResponseWriter, o Options, content templ.Component)
 }
 
 // Context bounds what a page waits for its sources.
-func (v *View) Context() (context.Context, context.CancelFunc) {
-	patience := v.site.Timeout
-	if at, ok := v.r.Context().Value(patienceKey{}).(time.Duration); ok {
+func (v *View) Context() (context.Context, context.CancelFunc) { return Bound(v.r, v.site.Timeout) }
+
+// Bound bounds what an answer to r waits for its sources.
+func Bound(r *http.Request, patience time.Duration) (context.Context, context.CancelFunc) {
+	if at, ok := r.Context().Value(patienceKey{}).(time.Duration); ok {
 		patience = min(patience, at)
 	}
-	return context.WithTimeout(v.r.Context(), patience)
+	return context.WithTimeout(r.Context(), patience)
+}
+
+// Answered is the function Answered for the page's own request.
+func (v *View) Answered(found storage.MessagePage, err error) (storage.MessagePage, error) {
+	return Answered(v.r, found, err)
 }
 
 // Answered turns a search that ran out of time without looking at anything
 // into an error where the store is known not to answer: nothing was found
 // because nobody was there, not because there is nothing.
-func (v *View) Answered(found storage.MessagePage, err error) (storage.MessagePage, error) {
-	_, hurried := v.r.Context().Value(patienceKey{}).(time.Duration)
+func Answered(r *http.Request, found storage.MessagePage, err error) (storage.MessagePage, error) {
+	_, hurried := r.Context().Value(patienceKey{}).(time.Duration)
 	if err == nil && hurried && found.Scan.Stopped == storage.StopDeadline && found.Scan.Rows == 0 && len(found.Messages) == 0 {
 		return found, fmt.Errorf("the store does not answer: %w", controlbus.ErrUnavailable)
 	}

@@ -141,7 +141,7 @@ func (p *Pages) one(w http.ResponseWriter, r *http.Request) error {
 		ch = state.ChannelName
 		m.System = page.System(ch.System)
 	}
-	series, err := p.deps.Channels.ChannelSeries(ctx, storage.SeriesQuery{Channel: ch, Range: v.Range, Step: step(v.Range)})
+	series, err := p.deps.Channels.ChannelSeries(ctx, storage.SeriesQuery{Channel: ch, Range: v.Range, Step: Step(v.Range)})
 	if err != nil {
 		return fmt.Errorf("read series of %s: %w", ch, err)
 	}
@@ -156,8 +156,8 @@ func (p *Pages) one(w http.ResponseWriter, r *http.Request) error {
 	return v.Render(w, page.Options{Title: m.Name, Area: "channels", Refresh: 5 * time.Second}, Channel(m))
 }
 
-// step gives a chart about a hundred points on round boundaries.
-func step(r storage.TimeRange) time.Duration {
+// Step gives a chart about a hundred points on round boundaries.
+func Step(r storage.TimeRange) time.Duration {
 	for _, s := range []time.Duration{10 * time.Second, 30 * time.Second, time.Minute, 5 * time.Minute, 15 * time.Minute, time.Hour, 3 * time.Hour, 12 * time.Hour} {
 		if r.Duration() <= 120*s {
 			return s
@@ -176,6 +176,36 @@ var leases = []struct {
 	{"8h", "8 hours", 8 * time.Hour}, {"24h", "24 hours", 24 * time.Hour},
 }
 
+// TapRequest asks for a tap on one channel for a while.
+type TapRequest struct {
+	Channel controlbus.ChannelName
+	Reason  string
+	Lease   time.Duration
+	Owner   string
+}
+
+// Ask asks the agent that can tap the channel for it, and returns that agent's
+// id. Errors are ErrInvalid, ErrUnavailable where no agent can, and the
+// TapControl's own.
+func Ask(ctx context.Context, agents []controlbus.AgentView, taps TapControl, now time.Time, q TapRequest) (agentID string, err error) {
+	ch, why := q.Channel, strings.TrimSpace(q.Reason)
+	if why == "" || len(why) > 500 {
+		return "", fmt.Errorf("%w: reason: say in a few words why %s is tapped, up to 500 characters", controlbus.ErrInvalid, component.Visible(ch.Name))
+	}
+	agent := agentFor(agents, ch)
+	if agent == nil {
+		return "", fmt.Errorf("tap %s: no agent that can tap is connected to broker %s: %w", component.Visible(ch.Name), component.Visible(ch.Broker), controlbus.ErrUnavailable)
+	}
+	spec := controlbus.TapSpec{
+		ID: "console-" + controlbus.HashID("tap", ch.Env, ch.Broker, ch.Name).String()[:12], Broker: ch.Broker, Channel: ch.Name,
+		Origin: "console", Owner: q.Owner, Reason: why, Until: now.Add(q.Lease).UTC(),
+	}
+	if err := taps.RequestTap(ctx, agent.ID, spec); err != nil {
+		return "", fmt.Errorf("tap %s: %w", component.Visible(ch.Name), err)
+	}
+	return agent.ID, nil
+}
+
 func (p *Pages) startTap(w http.ResponseWriter, r *http.Request) error {
 	r.Body = http.MaxBytesReader(w, r.Body, 64<<10)
 	if err := r.ParseForm(); err != nil {
@@ -186,9 +216,6 @@ func (p *Pages) startTap(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	why := strings.TrimSpace(r.PostForm.Get("reason"))
-	if why == "" || len(why) > 500 {
-		return fmt.Errorf("%w: reason: say in a few words why %s is tapped, up to 500 characters", controlbus.ErrInvalid, component.Visible(ch.Name))
-	}
 	var lease time.Duration
 	for _, l := range leases {
 		if l.value == r.PostForm.Get("lease") {
@@ -198,19 +225,12 @@ func (p *Pages) startTap(w http.ResponseWriter, r *http.Request) error {
 	if lease == 0 {
 		return fmt.Errorf("%w: lease: want one of those offered", controlbus.ErrInvalid)
 	}
-	agent := agentFor(p.agents(), ch)
-	if agent == nil {
-		return fmt.Errorf("tap %s: no agent that can tap is connected to broker %s: %w", component.Visible(ch.Name), component.Visible(ch.Broker), controlbus.ErrUnavailable)
-	}
-	spec := controlbus.TapSpec{
-		ID: "console-" + controlbus.HashID("tap", ch.Env, ch.Broker, ch.Name).String()[:12], Broker: ch.Broker, Channel: ch.Name,
-		Origin: "console", Reason: why, Until: p.site.Now().Add(lease).UTC(),
-	}
+	ask := TapRequest{Channel: ch, Reason: why, Lease: lease}
 	if p.deps.Owner != nil {
-		spec.Owner = p.deps.Owner(r)
+		ask.Owner = p.deps.Owner(r)
 	}
-	if err := p.deps.Taps.RequestTap(r.Context(), agent.ID, spec); err != nil {
-		return fmt.Errorf("tap %s: %w", component.Visible(ch.Name), err)
+	if _, err := Ask(r.Context(), p.agents(), p.deps.Taps, p.site.Now(), ask); err != nil {
+		return err
 	}
 	return back(w, r, p.site, ch, "asked")
 }
