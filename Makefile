@@ -50,7 +50,7 @@ verify: generate ## regenerate and fail on a difference
 	@git diff --exit-code --stat -- . || { echo "generated files are out of date: commit what 'make generate' wrote"; exit 1; }
 
 dev: node_modules ## serve with assets from disk, regenerate and restart on change
-	@go tool templ generate --watch --proxyport 8471 --proxy http://127.0.0.1:8470 --cmd "go run ./cmd/signalbox demo --dev --data .data/demo --rate $(RATE)"
+	@go tool templ generate --watch --open-browser=false --proxyport 8471 --proxy http://127.0.0.1:8470 --cmd "go run ./cmd/signalbox demo --dev --data .data/demo --rate $(RATE)"
 
 build: assets $(BIN)/signalbox $(BIN)/signalbox-agent ## bin/signalbox and bin/signalbox-agent
 
