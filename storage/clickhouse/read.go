@@ -62,10 +62,12 @@ func (s *Store) read(ctx context.Context, n *scanned, q *selection, row func(chd
 		// Buffer the answer, which a limit keeps small: an error then has a
 		// status of its own, and the summary is complete.
 		"wait_end_of_query": 1,
+	}
+	if release(s.version) >= 2407 { // older ones have neither the buffers nor the setting
 		// A search that reads in the key's order stops when its page is full.
 		// With the buffers that servers would put behind each part, every
 		// part is read far ahead of that: ten times the rows and more.
-		"read_in_order_use_buffering": 0,
+		settings["read_in_order_use_buffering"] = 0
 	}
 	if s.cfg.QueryMemory > 0 {
 		settings["max_memory_usage"] = s.cfg.QueryMemory

@@ -104,15 +104,21 @@ func (s *Store) prepare(ctx context.Context) error {
 // stable from 26.2, and 26.8 stops dropping expired parts of tables that have
 // one (ClickHouse#113385).
 func goodTextIndex(version string) bool {
+	r := release(version)
+	return r >= 2602 && r != 2608
+}
+
+// release is a server's version as a number that can be compared, such as 2608
+// for 26.8.1.1; 0 where it cannot be read.
+func release(version string) int {
 	major, rest, _ := strings.Cut(version, ".")
 	minor, _, _ := strings.Cut(rest, ".")
 	a, errA := strconv.Atoi(major)
 	b, errB := strconv.Atoi(minor)
 	if errA != nil || errB != nil {
-		return false
+		return 0
 	}
-	release := a*100 + b
-	return release >= 2602 && release != 2608
+	return a*100 + b
 }
 
 // Version is the server's version.
