@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -63,12 +64,12 @@ func TestBrowserPages(t *testing.T) {
 	}
 	s, r := filled(time.Now())
 	s.now = time.Now
-	var frame controlbus.LiveFrame
+	var frame liveFrame
 	for i := range 30 {
 		frame.Events = append(frame.Events, &s.messages[29-i].MessageEvent)
 	}
 	frame.Matched, frame.Sampled = 44, 14
-	base, _ := serveUI(t, s, r, live.SourceFunc(func(controlbus.LiveQuery) (live.Subscription, error) {
+	base, _ := serveUI(t, s, r, live.SourceFunc(func(controlbus.LiveQuery, controlbus.LiveReader) (live.Subscription, error) {
 		one := newFakeTap()
 		one.frames <- frame
 		return one, nil
@@ -160,16 +161,16 @@ func TestBrowserLiveTap(t *testing.T) {
 	s, r := filled(time.Now())
 	tap := newFakeTap()
 	var once sync.Once
-	base, u := serveUI(t, s, r, live.SourceFunc(func(q controlbus.LiveQuery) (live.Subscription, error) {
+	base, u := serveUI(t, s, r, live.SourceFunc(func(q controlbus.LiveQuery, _ controlbus.LiveReader) (live.Subscription, error) {
 		first := false
 		once.Do(func() { first = true })
-		if !first || q.Channel != "payments.*" || q.Env != "production" {
+		if !first || !slices.Equal(q.Channels, []string{"payments.*"}) || q.Env != "production" {
 			return nil, fmt.Errorf("want one tap on payments.* of production, have %+v: %w", q, controlbus.ErrUnavailable)
 		}
 		return tap, nil
 	}))
 	send := func(from, to int, sampled int64) {
-		f := controlbus.LiveFrame{Matched: int64(to-from) + sampled, Sampled: sampled}
+		f := liveFrame{Matched: int64(to-from) + sampled, Sampled: sampled}
 		for i := to - 1; i >= from; i-- {
 			f.Events = append(f.Events, &s.messages[i].MessageEvent)
 		}
@@ -296,12 +297,12 @@ func TestBrowserHostile(t *testing.T) {
 	for i := range s.messages {
 		s.messages[i].Time = time.Now().Add(-time.Duration(i+1) * time.Second).UnixNano()
 	}
-	var f controlbus.LiveFrame
+	var f liveFrame
 	for i := range s.messages {
 		f.Events = append(f.Events, &s.messages[i].MessageEvent)
 	}
 	f.Matched = int64(len(f.Events))
-	base, _ := serveUI(t, s, r, live.SourceFunc(func(controlbus.LiveQuery) (live.Subscription, error) {
+	base, _ := serveUI(t, s, r, live.SourceFunc(func(controlbus.LiveQuery, controlbus.LiveReader) (live.Subscription, error) {
 		one := newFakeTap()
 		one.frames <- f
 		return one, nil

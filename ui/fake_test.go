@@ -221,29 +221,50 @@ func (f *fakeRoster) ReleaseTap(_ context.Context, agent, tap string) error {
 	return f.err
 }
 
+// liveFrame is a frame before it is written as JSON.
+type liveFrame struct {
+	Events                    []*controlbus.MessageEvent
+	Matched, Sampled, Dropped int64
+}
+
+func (f liveFrame) encode() []byte {
+	b := []byte(`{"rows":[`)
+	for i, ev := range f.Events {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = live.AppendRow(b, ev, controlbus.LiveRow)
+	}
+	return fmt.Appendf(b, `],"matched":%d,"sampled":%d,"dropped":%d}`, f.Matched, f.Sampled, f.Dropped)
+}
+
 // fakeTap hands out what a test sends.
 type fakeTap struct {
-	frames chan controlbus.LiveFrame
+	frames chan liveFrame
 	closed chan struct{}
 	once   sync.Once
 }
 
 func newFakeTap() *fakeTap {
-	return &fakeTap{frames: make(chan controlbus.LiveFrame, 16), closed: make(chan struct{})}
+	return &fakeTap{frames: make(chan liveFrame, 16), closed: make(chan struct{})}
 }
 
-func (f *fakeTap) Next(ctx context.Context) (controlbus.LiveFrame, error) {
+func (f *fakeTap) Next(ctx context.Context, patience time.Duration) ([]byte, error) {
+	idle := time.NewTimer(patience)
+	defer idle.Stop()
 	select {
 	case fr := <-f.frames:
-		return fr, nil
+		return fr.encode(), nil
 	case <-f.closed:
-		return controlbus.LiveFrame{}, errors.New("closed")
+		return nil, errors.New("closed")
+	case <-idle.C:
+		return nil, nil
 	case <-ctx.Done():
-		return controlbus.LiveFrame{}, ctx.Err()
+		return nil, ctx.Err()
 	}
 }
 
-func (f *fakeTap) Close() { f.once.Do(func() { close(f.closed) }) }
+func (f *fakeTap) Close(bool) { f.once.Do(func() { close(f.closed) }) }
 
 const order = `{"orderId":"ORD-%d","paymentId":9007199254740993127,"attempt":3,"amount":{"value":"129.90","currency":"EUR"},"card":{"token":"tok_5Jd","pan":"***"},"capture":{"mode":"immediate","deadlineMs":3000,"threeDS":true},"items":[{"sku":"TEA-0412","qty":2,"price":"24.95"},{"sku":"POT-0077","qty":1,"price":"80.00"}],"lastError":"GatewayTimeout: psp-gateway did not answer in 3000 ms"}`
 

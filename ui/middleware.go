@@ -138,10 +138,6 @@ func (u *UI) fail(w http.ResponseWriter, r *http.Request, err error, stack []byt
 	} else {
 		u.cfg.Log.InfoContext(r.Context(), "page refused", slog.String("reference", ref), slog.String("path", r.URL.Path), slog.Int("status", a.Status), slog.Any("error", err))
 	}
-	if websocket.IsWebSocketUpgrade(r) {
-		http.Error(w, a.Title, a.Status)
-		return
-	}
 	if strings.HasPrefix(r.URL.Path, api.Root) {
 		api.WriteProblem(w, r, a, err, text, ref)
 		return

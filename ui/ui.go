@@ -148,7 +148,7 @@ func (u *UI) routes() error {
 		nav("live", "Live tap", "live", "/live", "l")
 		areas = append(areas, livetap.New(u.site, c.Store).Routes()...)
 		u.live = live.New(live.Config{Source: c.Live, Log: c.Log, Origins: c.Origins})
-		u.mux.Handle("GET "+livetap.Socket, u.wrap(u.live.Serve))
+		u.mux.Handle("GET "+live.Path, u.wrap(u.live.Serve))
 	}
 	if fleet != nil {
 		nav("agents", "Agents", "agents", "/agents", "a")

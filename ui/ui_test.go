@@ -73,7 +73,7 @@ func mainText(doc *html.Node) string {
 	return ""
 }
 
-var noLive = live.SourceFunc(func(controlbus.LiveQuery) (live.Subscription, error) { return newFakeTap(), nil })
+var noLive = live.SourceFunc(func(controlbus.LiveQuery, controlbus.LiveReader) (live.Subscription, error) { return newFakeTap(), nil })
 
 // pages are all addresses with the filled fakes.
 func pages(s *fakeStore) map[string]string {

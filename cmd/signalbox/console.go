@@ -57,7 +57,8 @@ type console struct {
 // newConsole opens what is on disk and the listeners, so that a second console
 // on the same data or ports fails at once. Close gives all of it back.
 func newConsole(ctx context.Context, cfg config, log *slog.Logger) (_ *console, err error) {
-	c := &console{cfg: cfg, log: log, set: metrics.NewSet(), hub: live.NewHub(cfg.Live)}
+	c := &console{cfg: cfg, log: log, set: metrics.NewSet()}
+	c.hub = live.NewHub(cfg.Live, uilive.AppendRow, c.set)
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, c.close())
@@ -184,8 +185,8 @@ func (c *console) runStore(ctx context.Context, ready chan<- struct{}) error {
 func (c *console) runHTTP(ctx context.Context, ready chan<- struct{}) error {
 	pages, err := ui.New(ui.Config{
 		Log: c.log.With("component", "ui"), Version: version, Store: c.store, Roster: c.roster, Metrics: c.set, Assets: c.assets,
-		Live: uilive.SourceFunc(func(q controlbus.LiveQuery) (uilive.Subscription, error) {
-			return c.hub.Subscribe(q, live.Options{})
+		Live: uilive.SourceFunc(func(q controlbus.LiveQuery, who controlbus.LiveReader) (uilive.Subscription, error) {
+			return c.hub.Subscribe(q, who)
 		}),
 		Health: health{c},
 	})

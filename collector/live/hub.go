@@ -1,159 +1,352 @@
-// Package live is the fan-out of live taps: every passing batch is matched once
-// per subscriber and kept in that subscriber's bounded ring, from which a socket
-// takes frames at its own pace. A slow reader loses its oldest events, counted;
-// it never slows ingest or another reader. The collector publishes, ui/live
-// subscribes; nothing here knows about sockets.
 package live
 
 import (
-	"errors"
+	"crypto/rand"
 	"fmt"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/VictoriaMetrics/metrics"
+
 	"github.com/signalbox-dev/signalbox/controlbus"
 )
 
-// Config is the "live" section of the configuration file.
-type Config struct {
-	MaxTaps        int           `yaml:"max_taps"`          // of all users together
-	MaxTapsPerUser int           `yaml:"max_taps_per_user"` //
-	MaxRows        int           `yaml:"max_rows"`          // waiting per tap
-	MaxBytes       int           `yaml:"max_bytes"`         // waiting per tap
-	MaxRate        int           `yaml:"max_rate"`          // events per second and tap; above it "1 of n" is shown
-	BodyPreview    int           `yaml:"body_preview"`      // bytes of a body that a frame carries
-	FrameInterval  time.Duration `yaml:"frame_interval"`
-	Lifetime       time.Duration `yaml:"lifetime"` // of one tap; the page opens a new one
-}
+// Encoder writes a message as a row: one JSON value, appended to dst. It is
+// called concurrently. The event may be a view; nothing of it may be kept.
+type Encoder func(dst []byte, ev *controlbus.MessageEvent, form controlbus.LiveForm) []byte
 
-// DefaultConfig suits a console of some dozens of people.
-func DefaultConfig() Config {
-	return Config{
-		MaxTaps: 10_000, MaxTapsPerUser: 50,
-		MaxRows: 1_000, MaxBytes: 1 << 20, MaxRate: 500, BodyPreview: 2 << 10,
-		FrameInterval: 200 * time.Millisecond, Lifetime: time.Hour,
-	}
-}
-
-// Validate reports every problem at once, each under its own key.
-func (c Config) Validate() error {
-	var errs []error
-	for _, f := range []struct {
-		key  string
-		have int
-	}{
-		{"max_taps", c.MaxTaps}, {"max_taps_per_user", c.MaxTapsPerUser}, {"max_rows", c.MaxRows},
-		{"max_bytes", c.MaxBytes}, {"max_rate", c.MaxRate},
-	} {
-		if f.have <= 0 {
-			errs = append(errs, fmt.Errorf("%s: want a positive number, have %d", f.key, f.have))
-		}
-	}
-	if c.BodyPreview < 0 {
-		errs = append(errs, fmt.Errorf("body_preview: want 0 or more bytes, have %d", c.BodyPreview))
-	}
-	if c.FrameInterval < 100*time.Millisecond || c.FrameInterval > 250*time.Millisecond {
-		errs = append(errs, fmt.Errorf("frame_interval: want 100ms to 250ms, have %v", c.FrameInterval))
-	}
-	if c.Lifetime <= 0 {
-		errs = append(errs, fmt.Errorf("lifetime: want a positive duration, have %v", c.Lifetime))
-	}
-	return errors.Join(errs...)
-}
+// maxAbandoned is how many groups without a reader are kept for one that may
+// come back. Each costs its filter.
+const maxAbandoned = 50
 
 // Hub knows the open live taps. Its methods may be called concurrently.
 type Hub struct {
 	cfg    Config
-	active atomic.Int64 // read without the lock on every batch
+	encode Encoder
+	epoch  string // of this process, so that a token of another is known
 	closed chan struct{}
+	list   atomic.Pointer[[]*group] // read without a lock on every batch
+	pool   sync.Pool                // *batch
+	log    frameLog
 
-	mu      sync.RWMutex
-	subs    map[*Subscription]struct{}
-	perUser map[string]int
-	shut    bool
+	dropped                        *metrics.Counter
+	refusedAll, refusedUser        *metrics.Counter
+	resumed, resumedLate, frameSum *metrics.Counter
+
+	mu        sync.Mutex
+	groups    map[string]*group
+	abandoned []*group // without a reader, longest first
+	nextID    uint64
+	taps      int
+	perUser   map[string]int
+	shut      bool
 }
 
-// NewHub starts nothing; it has no goroutines.
-func NewHub(cfg Config) *Hub {
-	return &Hub{
-		cfg:     cfg,
-		closed:  make(chan struct{}),
-		subs:    make(map[*Subscription]struct{}),
-		perUser: make(map[string]int),
+// NewHub starts nothing; its goroutines are timers that cut frames of open taps.
+func NewHub(cfg Config, encode Encoder, set *metrics.Set) *Hub {
+	h := &Hub{
+		cfg: cfg, encode: encode, epoch: rand.Text()[:10],
+		closed:      make(chan struct{}),
+		groups:      make(map[string]*group),
+		perUser:     make(map[string]int),
+		dropped:     set.NewCounter(`signalbox_live_messages_dropped_total{reason="slow_reader"}`),
+		refusedAll:  set.NewCounter(`signalbox_live_refused_total{reason="max_taps"}`),
+		refusedUser: set.NewCounter(`signalbox_live_refused_total{reason="max_taps_per_user"}`),
+		resumed:     set.NewCounter(`signalbox_live_resumed_total{result="whole"}`),
+		resumedLate: set.NewCounter(`signalbox_live_resumed_total{result="gap"}`),
+		frameSum:    set.NewCounter(`signalbox_live_frames_total`),
 	}
+	h.log.limit = cfg.ResumeBytes
+	h.list.Store(new([]*group))
+	h.pool.New = func() any { return new(batch) }
+	set.NewGauge("signalbox_live_taps", func() float64 { return float64(h.Taps()) })
+	set.NewGauge("signalbox_live_filters", func() float64 { return float64(len(*h.list.Load())) })
+	set.NewGauge("signalbox_live_log_bytes", func() float64 { return float64(h.log.size()) })
+	return h
 }
 
-// Options of one live tap.
-type Options struct {
-	// User is whose cap it counts against; empty where people are not told apart,
-	// then only the cap of all together holds.
-	User string
-}
-
-// Subscribe opens a live tap. It is refused with controlbus.ErrOverloaded when a cap
-// is reached, with controlbus.ErrUnavailable when the console is stopping. The
-// caller closes the subscription.
-func (h *Hub) Subscribe(q controlbus.LiveQuery, o Options) (*Subscription, error) {
+// Subscribe opens a live tap. It is refused with controlbus.ErrOverloaded when
+// the reader has too many, with controlbus.ErrUnavailable when everybody
+// together has, or when the console is stopping. The caller closes the
+// subscription.
+func (h *Hub) Subscribe(q controlbus.LiveQuery, who controlbus.LiveReader) (*Subscription, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	switch {
 	case h.shut:
-		return nil, fmt.Errorf("live: subscribe: console is stopping: %w", controlbus.ErrUnavailable)
-	case len(h.subs) >= h.cfg.MaxTaps:
-		return nil, fmt.Errorf("live: subscribe: %d live taps are open, the most this console allows: %w", len(h.subs), controlbus.ErrOverloaded)
-	case o.User != "" && h.perUser[o.User] >= h.cfg.MaxTapsPerUser:
-		return nil, fmt.Errorf("live: subscribe: you have %d live taps open, the most one person may have; close one: %w", h.perUser[o.User], controlbus.ErrOverloaded)
+		return nil, fmt.Errorf("console is stopping: %w", controlbus.ErrUnavailable)
+	case h.taps >= h.cfg.MaxTaps:
+		h.refusedAll.Inc()
+		return nil, fmt.Errorf("%d live taps are open, the most this console allows; close some: %w", h.taps, controlbus.ErrUnavailable)
+	case who.User != "" && h.perUser[who.User] >= h.cfg.MaxTapsPerUser:
+		h.refusedUser.Inc()
+		return nil, fmt.Errorf("you have %d live taps open, the most one person may have; close one: %w", h.perUser[who.User], controlbus.ErrOverloaded)
 	}
-	s := newSubscription(h, newMatcher(q), o)
-	h.subs[s] = struct{}{}
-	h.perUser[o.User]++
-	h.active.Store(int64(len(h.subs)))
-	return s, nil
+	key := keyOf(q)
+	g := h.groups[key]
+	if g == nil {
+		h.nextID++
+		g = newGroup(h, key, h.nextID, q)
+		h.groups[key] = g
+		h.publishList()
+	} else if i := slices.Index(h.abandoned, g); i >= 0 {
+		g.expiry.Stop()
+		h.abandoned = slices.Delete(h.abandoned, i, i+1)
+	}
+	h.taps++
+	h.perUser[who.User]++
+	return g.join(who), nil
 }
 
 // Active says whether anybody watches; the collector skips decoding for live
 // taps when nobody does.
-func (h *Hub) Active() bool { return h.active.Load() > 0 }
+func (h *Hub) Active() bool { return len(*h.list.Load()) > 0 }
 
 // Taps is the number of open live taps.
-func (h *Hub) Taps() int { return int(h.active.Load()) }
+func (h *Hub) Taps() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.taps
+}
 
-// Publish offers a batch to every live tap. It never blocks on a reader.
-// The events may be views: what matched is copied before Publish returns, once
-// for all taps that match it.
+// Publish offers a batch to every live tap. It never blocks on a reader, and
+// keeps nothing of the events: they may be views.
 func (h *Hub) Publish(events []*controlbus.MessageEvent) {
-	if len(events) == 0 || !h.Active() {
+	groups := *h.list.Load()
+	if len(events) == 0 || len(groups) == 0 {
 		return
 	}
 	now := time.Now()
-	copies := make([]*controlbus.MessageEvent, len(events))
-	h.mu.RLock()
-	defer h.mu.RUnlock()
-	for s := range h.subs {
-		s.offer(now, events, copies)
+	b := h.pool.Get().(*batch)
+	b.begin(events)
+	for _, g := range groups {
+		g.offer(now, b)
 	}
+	b.end()
+	h.pool.Put(b)
 }
 
 // Close ends every live tap and refuses new ones.
 func (h *Hub) Close() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if !h.shut {
-		h.shut = true
-		close(h.closed)
+	if h.shut {
+		return
+	}
+	h.shut = true
+	close(h.closed)
+	for _, g := range h.groups {
+		g.stop()
+	}
+	clear(h.groups)
+	h.abandoned = nil
+	h.publishList()
+}
+
+// leave takes a reader out. A group without one is kept for a while where the
+// reader may come back.
+func (h *Hub) leave(s *Subscription, comesBack bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.taps--
+	if h.perUser[s.user]--; h.perUser[s.user] <= 0 {
+		delete(h.perUser, s.user)
+	}
+	g := s.group
+	if g.leave(s) > 0 || h.groups[g.key] != g {
+		return
+	}
+	if !comesBack && !g.awaited || h.cfg.ResumeFor == 0 {
+		h.remove(g)
+		return
+	}
+	if len(h.abandoned) >= maxAbandoned {
+		h.remove(h.abandoned[0])
+	}
+	g.awaited = true
+	h.abandoned = append(h.abandoned, g)
+	g.expiry = time.AfterFunc(h.cfg.ResumeFor, func() { h.expire(g) })
+}
+
+func (h *Hub) expire(g *group) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if slices.Contains(h.abandoned, g) {
+		h.remove(g)
 	}
 }
 
-func (h *Hub) remove(s *Subscription) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if _, open := h.subs[s]; !open {
-		return
+// remove forgets a group and its frames.
+func (h *Hub) remove(g *group) {
+	if i := slices.Index(h.abandoned, g); i >= 0 {
+		h.abandoned = slices.Delete(h.abandoned, i, i+1)
 	}
-	delete(h.subs, s)
-	if h.perUser[s.user]--; h.perUser[s.user] == 0 {
-		delete(h.perUser, s.user)
+	delete(h.groups, g.key)
+	g.stop()
+	h.log.drop(g)
+	h.publishList()
+}
+
+func (h *Hub) publishList() {
+	all := make([]*group, 0, len(h.groups))
+	for _, g := range h.groups {
+		all = append(all, g)
 	}
-	h.active.Store(int64(len(h.subs)))
+	h.list.Store(&all)
+}
+
+// keyOf is the same for queries that select and write the same.
+func keyOf(q controlbus.LiveQuery) string {
+	channels := slices.Clone(q.Channels)
+	slices.Sort(channels)
+	var b strings.Builder
+	for _, part := range [...]string{q.Env, q.Broker, strings.ToLower(q.Word)} {
+		fmt.Fprintf(&b, "%q", part)
+	}
+	fmt.Fprintf(&b, "%t %d", q.Failed, q.Form)
+	for _, c := range slices.Compact(channels) {
+		fmt.Fprintf(&b, "%q", c)
+	}
+	return b.String()
+}
+
+// batch is what the groups share while a batch is published: each event is
+// encoded at most once per form.
+type batch struct {
+	events []*controlbus.MessageEvent
+	rows   [controlbus.LiveForms][]span
+	text   []byte
+	hits   []int
+	// Messages of a batch come from few channels: what depends on the channel
+	// alone is asked once for each. place says which one an event has.
+	places []*controlbus.MessageEvent // the first event of each
+	place  []int32
+	index  map[where]int32
+	here   []bool
+}
+
+// where is what a query can choose by without looking at the message.
+type where struct{ env, broker, channel string }
+
+type span struct{ from, to int }
+
+func (b *batch) begin(events []*controlbus.MessageEvent) {
+	b.events, b.text = events, b.text[:0]
+	for f := range b.rows {
+		if cap(b.rows[f]) < len(events) {
+			b.rows[f] = make([]span, len(events))
+		}
+		b.rows[f] = b.rows[f][:len(events)]
+		clear(b.rows[f])
+	}
+	if b.index == nil {
+		b.index = make(map[where]int32)
+	}
+	b.places, b.place = b.places[:0], b.place[:0]
+	for _, ev := range events {
+		at := where{ev.Env, ev.Broker, ev.Destination}
+		i, known := b.index[at]
+		if !known {
+			i = int32(len(b.places))
+			b.index[at] = i
+			b.places = append(b.places, ev)
+		}
+		b.place = append(b.place, i)
+	}
+}
+
+// end lets go of the events: they are views.
+func (b *batch) end() {
+	b.events = nil
+	if clear(b.index); cap(b.places) > 4096 {
+		b.index, b.places, b.here = nil, nil, nil // somebody sent a channel for every message
+	}
+	clear(b.places)
+}
+
+func (b *batch) row(i int, form controlbus.LiveForm, encode Encoder) []byte {
+	at := &b.rows[form][i]
+	if at.to == 0 {
+		at.from = len(b.text)
+		b.text = encode(b.text, b.events[i], form)
+		at.to = len(b.text)
+	}
+	return b.text[at.from:at.to]
+}
+
+// frameLog says which frames leave first when all groups together hold too
+// much: the oldest, whoever they belong to, so that every tap can look back
+// equally far.
+type frameLog struct {
+	mu    sync.Mutex
+	limit int
+	bytes int
+	queue []logged
+	head  int
+	dead  int // entries of groups that are gone
+}
+
+type logged struct {
+	group *group
+	bytes int
+}
+
+// loggedSum is what the log holds of a group; guarded by the log's lock.
+type loggedSum struct {
+	bytes, entries int
+	gone           bool
+}
+
+// perFrame is what a frame costs besides its text.
+const perFrame = 160
+
+func (l *frameLog) size() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.bytes
+}
+
+// add notes a frame and returns the groups that must drop their oldest one.
+func (l *frameLog) add(g *group, bytes int) (victims []*group) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if g.logged.gone {
+		return nil
+	}
+	bytes += perFrame
+	l.queue = append(l.queue, logged{g, bytes})
+	l.bytes += bytes
+	g.logged.bytes += bytes
+	g.logged.entries++
+	// The newest stays, however large: its readers are about to take it.
+	for l.head < len(l.queue)-1 && (l.bytes > l.limit || l.queue[l.head].group.logged.gone) {
+		first := l.queue[l.head]
+		l.queue[l.head] = logged{}
+		l.head++
+		if first.group.logged.gone {
+			l.dead--
+			continue
+		}
+		l.bytes -= first.bytes
+		first.group.logged.bytes -= first.bytes
+		first.group.logged.entries--
+		victims = append(victims, first.group)
+	}
+	if l.head > 1024 && l.head > len(l.queue)/2 || l.dead > 1024 && l.dead > len(l.queue)/2 {
+		l.queue = slices.DeleteFunc(l.queue[l.head:], func(e logged) bool { return e.group.logged.gone })
+		l.head, l.dead = 0, 0
+	}
+	return victims
+}
+
+// drop forgets a group.
+func (l *frameLog) drop(g *group) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.bytes -= g.logged.bytes
+	l.dead += g.logged.entries
+	g.logged = loggedSum{gone: true}
 }

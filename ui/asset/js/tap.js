@@ -181,8 +181,10 @@ export function startTap() {
   /** @type {WebSocket | null} */
   let socket = null;
   let again = 0;
+  let resume = ""; // of the last frame
   function connect() {
     const url = new URL(root.dataset.tap ?? "", location.href);
+    if (resume) url.searchParams.set("resume", resume);
     url.protocol = location.protocol === "https:" ? "wss:" : "ws:";
     if (attempt === 0) say("starting", "Connecting");
     const s = new WebSocket(url);
@@ -195,6 +197,7 @@ export function startTap() {
       /** @type {import("./tapbuffer.js").Frame} */
       const frame = JSON.parse(e.data);
       second += frame.matched;
+      if (frame.resume) resume = frame.resume;
       if (frame.rows.length > 0) delay = Date.now() - frame.rows[frame.rows.length - 1].ms;
       buffer.add(frame);
       if (!buffer.held) dirty = true;
@@ -213,7 +216,7 @@ export function startTap() {
   let leave = 0;
   document.addEventListener("visibilitychange", () => {
     clearTimeout(leave);
-    if (document.hidden) leave = window.setTimeout(() => socket?.close(), 15000);
+    if (document.hidden) leave = window.setTimeout(() => socket?.close(4001), 15000);
     else if (!socket) connect();
   });
   addEventListener("pagehide", () => socket?.close());

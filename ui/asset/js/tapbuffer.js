@@ -4,7 +4,7 @@
 /**
  * @typedef {{uid: string, at: string, ms: number, kind: string, tone: string, word: string, channel: string, key: string, size: string, text: string, url: string}} Row
  * @typedef {{cut: number, why: string}} Cut a line that says what was left out here
- * @typedef {{rows: Row[], matched: number, sampled: number, dropped: number}} Frame
+ * @typedef {{rows: Row[], matched: number, sampled: number, dropped: number, resume?: string, resumed?: boolean, missed?: number | null}} Frame
  */
 
 export class TapBuffer {

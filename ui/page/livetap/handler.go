@@ -10,6 +10,7 @@ import (
 
 	"github.com/signalbox-dev/signalbox/storage"
 	"github.com/signalbox-dev/signalbox/ui/component"
+	"github.com/signalbox-dev/signalbox/ui/live"
 	"github.com/signalbox-dev/signalbox/ui/page"
 	"github.com/signalbox-dev/signalbox/ui/page/messages"
 )
@@ -32,9 +33,6 @@ func New(site *page.Site, store Reader) *Pages { return &Pages{site: site, store
 func (p *Pages) Routes() []page.Route {
 	return []page.Route{{Pattern: "GET /live", Handler: p.show}}
 }
-
-// Socket is the path of the WebSocket behind the page.
-const Socket = "/live/socket"
 
 type view struct {
 	Reads, Wrong string
@@ -73,7 +71,7 @@ func (p *Pages) show(w http.ResponseWriter, r *http.Request) error {
 		if q.FailedOnly {
 			s.Set("failed", "1")
 		}
-		m.Socket = Socket + "?" + s.Encode()
+		m.Socket = live.Path + "?" + s.Encode()
 		found, err := v.Answered(p.store.Messages(ctx, q))
 		if err != nil {
 			m.Down = component.Visible(err.Error())
