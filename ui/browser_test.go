@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -65,6 +66,10 @@ func TestBrowserPages(t *testing.T) {
 	s, r := filled(time.Now())
 	s.now = time.Now
 	var frame liveFrame
+	bodies := payloads(time.Now())
+	for _, m := range bodies {
+		s.messages = append(s.messages, m)
+	}
 	for i := range 30 {
 		frame.Events = append(frame.Events, &s.messages[29-i].MessageEvent)
 	}
@@ -75,82 +80,95 @@ func TestBrowserPages(t *testing.T) {
 		return one, nil
 	}))
 	all := pages(s)
+	for name, m := range bodies {
+		all[name] = "/messages/" + m.UID.String()
+	}
 	empty, _ := serveUI(t, &fakeStore{}, &fakeRoster{}, noLive)
 	bctx := browser.Chrome(t)
 	for name, path := range all {
 		all[name] = base + path
 	}
-	all["first-start"] = empty + "/"
-	all["first-channels"] = empty + "/channels"
-	ctx, said := browser.Tab(t, bctx)
-	for name, at := range all {
-		for _, w := range []int64{1280, 390} {
-			for _, th := range []string{"light", "dark"} {
-				// Without pictures to take, two of the four cover both themes and
-				// both widths in half the time.
-				if shots == "" && (w == 1280) != (th == "light") {
-					continue
-				}
-				label := fmt.Sprintf("%s-%s-%d", name, th, w)
-				before := len(said())
-				h := int64(900)
-				if w == 390 {
-					h = 844
-				}
-				var wide int64
-				var raw string
-				var shot []byte
-				acts := []browser.Action{
-					browser.Size(w, h, w == 390), browser.Theme(th), chromedp.Navigate(at), browser.Until(`document.readyState === "complete"`),
-					browser.Until(`!document.querySelector("[data-chart]") || !!document.querySelector(".uplot canvas")`),
-				}
-				if name == "live" {
-					acts = append(acts, browser.Until(`document.querySelectorAll(".taprow").length > 20`))
-				}
-				acts = append(acts,
-					browser.Value(`document.documentElement.scrollWidth - innerWidth`, &wide),
-					browser.JS(string(axe)+`;0`),
-					browser.Value(`axe.run(document, {runOnly: ["wcag2a","wcag2aa","wcag21a","wcag21aa","wcag22aa","best-practice"]}).then(r => JSON.stringify(r.violations))`, &raw, chromedp.EvalAwaitPromise),
-				)
-				if shots != "" {
-					acts = append(acts, chromedp.Func(func(ctx context.Context, _ *chromedp.Target) (err error) {
-						shot, err = chromedp.Run(ctx, chromedp.CaptureScreenshot())
-						return err
-					}))
-				}
-				if err := chromedp.Do(ctx, acts...); err != nil {
-					t.Fatalf("%s: %v; the browser said %q", label, err, said())
-				}
-				for _, line := range said()[before:] {
-					if name == "missing" && strings.Contains(line, "404") {
-						continue
-					}
-					t.Errorf("%s: the browser complains: %s", label, line)
-				}
-				if wide > 0 {
-					t.Errorf("%s: %d px wider than the window", label, wide)
-				}
-				var found []finding
-				if err := json.Unmarshal([]byte(raw), &found); err != nil {
-					t.Fatalf("%s: axe: %v", label, err)
-				}
-				for _, f := range found {
-					node := ""
-					if len(f.Nodes) > 0 {
-						node = f.Nodes[0].HTML + " " + f.Nodes[0].FailureSummary
-					}
-					if f.Impact == "serious" || f.Impact == "critical" {
-						t.Errorf("%s: axe %s (%s): %s: %d nodes, first %.400s", label, f.ID, f.Impact, f.Help, len(f.Nodes), node)
-					} else {
-						t.Logf("%s: axe %s (%s): %s: %.200s", label, f.ID, f.Impact, f.Help, node)
-					}
-				}
-				if shots != "" {
-					if err := os.WriteFile(filepath.Join(shots, label+".png"), shot, 0o644); err != nil {
-						t.Error(err)
-					}
+	for name, path := range pages(s) {
+		if name != "message" && name != "channel" {
+			all["first-"+name] = empty + path
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		t.Run(name, func(t *testing.T) {
+			ctx, said := browser.Tab(t, bctx)
+			for _, w := range []int64{1280, 390} {
+				for _, th := range []string{"light", "dark"} {
+					look(ctx, t, said, picture{name: name, at: all[name], width: w, theme: th, axe: string(axe), dir: shots})
 				}
 			}
+		})
+	}
+}
+
+// picture is one page in one theme and width.
+type picture struct {
+	name, at, theme string
+	width           int64
+	axe, dir        string
+}
+
+// look opens a page and holds what it finds against it.
+func look(ctx context.Context, t *testing.T, said func() []string, p picture) {
+	t.Helper()
+	label := fmt.Sprintf("%s-%s-%d", p.name, p.theme, p.width)
+	before := len(said())
+	h := int64(900)
+	if p.width == 390 {
+		h = 844
+	}
+	var wide int64
+	var raw string
+	acts := []browser.Action{
+		browser.Size(p.width, h, p.width == 390), browser.Theme(p.theme), chromedp.Navigate(p.at), browser.Until(`document.readyState === "complete"`),
+		browser.Until(`!document.querySelector("[data-chart]") || !!document.querySelector(".uplot canvas")`),
+	}
+	if p.name == "live" {
+		acts = append(acts, browser.Until(`document.querySelectorAll(".taprow").length > 20`))
+	}
+	acts = append(acts,
+		browser.Value(`document.documentElement.scrollWidth - innerWidth`, &wide),
+		browser.JS(p.axe+`;0`),
+		browser.Value(`axe.run(document, {runOnly: ["wcag2a","wcag2aa","wcag21a","wcag21aa","wcag22aa","best-practice"]}).then(r => JSON.stringify(r.violations))`, &raw, chromedp.EvalAwaitPromise),
+	)
+	if p.dir != "" {
+		acts = append(acts, chromedp.Func(func(ctx context.Context, _ *chromedp.Target) error {
+			shot, err := chromedp.Run(ctx, chromedp.CaptureScreenshot())
+			if err != nil {
+				return err
+			}
+			return os.WriteFile(filepath.Join(p.dir, label+".png"), shot, 0o644)
+		}))
+	}
+	if err := chromedp.Do(ctx, acts...); err != nil {
+		t.Fatalf("%s: %v; the browser said %q", label, err, said())
+	}
+	for _, line := range said()[before:] {
+		if strings.HasSuffix(p.name, "missing") && strings.Contains(line, "404") {
+			continue
+		}
+		t.Errorf("%s: the browser complains: %s", label, line)
+	}
+	if wide > 0 {
+		t.Errorf("%s: %d px wider than the window", label, wide)
+	}
+	var found []finding
+	if err := json.Unmarshal([]byte(raw), &found); err != nil {
+		t.Fatalf("%s: axe: %v", label, err)
+	}
+	for _, f := range found {
+		node := ""
+		if len(f.Nodes) > 0 {
+			node = f.Nodes[0].HTML + " " + f.Nodes[0].FailureSummary
+		}
+		if f.Impact == "serious" || f.Impact == "critical" {
+			t.Errorf("%s: axe %s (%s): %s: %d nodes, first %.400s", label, f.ID, f.Impact, f.Help, len(f.Nodes), node)
+		} else {
+			t.Logf("%s: axe %s (%s): %s: %.200s", label, f.ID, f.Impact, f.Help, node)
 		}
 	}
 }

@@ -252,7 +252,7 @@ func TestHostileTextStaysText(t *testing.T) {
 	scripts := len(all(plain, tag("script")))
 	paths := []string{"/", "/channels", "/messages", "/live", "/agents"}
 	for _, m := range s.messages {
-		paths = append(paths, "/messages/"+m.UID.String(), "/messages/"+m.UID.String()+"?body=raw", "/messages/"+m.UID.String()+"?body=hex",
+		paths = append(paths, "/messages/"+m.UID.String(), "/messages/"+m.UID.String()+"?as=text", "/messages/"+m.UID.String()+"?as=hex", "/messages/"+m.UID.String()+"?as=xml",
 			"/channel?"+url.Values{"env": {"production"}, "broker": {m.Broker}, "name": {m.Destination}}.Encode(), "/messages?q="+url.QueryEscape(m.Destination), "/messages?env="+url.QueryEscape(m.Destination))
 	}
 	for _, path := range paths {

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/signalbox-dev/signalbox/controlbus"
+	"github.com/signalbox-dev/signalbox/controlbus/decode"
 	"github.com/signalbox-dev/signalbox/storage"
 	"github.com/signalbox-dev/signalbox/ui/component"
 	"github.com/signalbox-dev/signalbox/ui/page"
@@ -104,6 +105,10 @@ func (p *Pages) one(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	as, known := decode.Parse(v.Form.Get("as"))
+	if !known && as != "" {
+		return fmt.Errorf("%w: as %q: want json, xml, msgpack, cbor, text or hex", controlbus.ErrInvalid, string(as))
+	}
 	ctx, cancel := v.Context()
 	defer cancel()
 	d, err := p.read(ctx, r, v)
@@ -121,7 +126,7 @@ func (p *Pages) one(w http.ResponseWriter, r *http.Request) error {
 	if !cq.Correlation.IsZero() || cq.TraceID != [16]byte{} || cq.MessageID != "" {
 		conv, convErr = p.store.Conversation(ctx, cq)
 	}
-	m := messageView(v, d, conv, convErr, v.Form.Get("body"))
+	m := messageView(v, d, conv, convErr, as)
 	return v.Render(w, page.Options{Title: m.Channel, Area: "messages"}, Message(m))
 }
 
@@ -143,6 +148,7 @@ func (p *Pages) body(w http.ResponseWriter, r *http.Request) error {
 	}
 	h := w.Header()
 	h.Set("Content-Type", "application/octet-stream")
+	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Content-Disposition", `attachment; filename="message-`+d.UID.String()+`.bin"`)
 	h.Set("Content-Length", strconv.Itoa(len(d.Body)))
 	h.Set("Cache-Control", "no-store")
