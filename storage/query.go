@@ -52,6 +52,13 @@ type MessageQuery struct {
 	Cursor string // from MessagePage.Next, opaque
 }
 
+// Summed says that Histogram answers q from sums that are kept at hand, at
+// little cost: it names only what they are kept by.
+func (q MessageQuery) Summed() bool {
+	return q.MessageID == "" && q.CorrelationID == "" && q.TraceID == "" && q.UID == "" &&
+		q.HeaderName == "" && q.BodyWord == ""
+}
+
 // Message is a stored message event without its body.
 type Message struct {
 	controlbus.MessageEvent
@@ -91,6 +98,25 @@ type MessagePage struct {
 	Messages []Message
 	Next     string // cursor of the next page, empty at the end
 	Scan     Scan
+}
+
+// Histogram is how many message events a search selects, step by step over its
+// whole range. Two agents' copies of one event count twice.
+type Histogram struct {
+	Step             time.Duration // at least the one asked for
+	Bars             []Bar         // in order of time, without gaps; the first and the last are cut to the range
+	Messages, Failed uint64
+	// Counted is what of the range was counted: all of it, unless
+	// Scan.Stopped says otherwise.
+	Counted TimeRange
+	Scan    Scan
+}
+
+// Bar is one step of a histogram.
+type Bar struct {
+	Time             time.Time // its start, a multiple of the step
+	Messages, Failed uint64
+	Counted          bool // wholly; else the counts are a lower bound, or nothing at all
 }
 
 // Conversation is everything stored about one conversation, in causal order:

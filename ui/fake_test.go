@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -33,6 +34,7 @@ type fakeStore struct {
 	err      error
 	stopped  storage.StopReason
 	now      func() time.Time
+	counts   atomic.Int64 // histograms asked for
 }
 
 func (f *fakeStore) Environments(context.Context, storage.TimeRange) ([]string, error) {
@@ -83,6 +85,32 @@ func (f *fakeStore) Messages(_ context.Context, q storage.MessageQuery) (storage
 		out.Scan.Stopped, out.Scan.Reached, out.Next = f.stopped, q.Range.From.Add(q.Range.Duration()/3), "after-3"
 	}
 	return out, nil
+}
+
+// Histogram counts what Messages finds.
+func (f *fakeStore) Histogram(ctx context.Context, q storage.MessageQuery, step time.Duration) (storage.Histogram, error) {
+	q.Limit, q.Cursor = 1000000, ""
+	f.counts.Add(1)
+	found, err := f.Messages(ctx, q)
+	h := storage.Histogram{Step: step, Counted: q.Range, Scan: storage.Scan{Range: q.Range, Stopped: storage.StopEnd, Reached: q.Range.From}}
+	if f.stopped == storage.StopDeadline {
+		h.Scan.Stopped, h.Counted.From = f.stopped, q.Range.To.Add(-q.Range.Duration()/3)
+	}
+	for t := q.Range.From.Truncate(step); t.Before(q.Range.To); t = t.Add(step) {
+		b := storage.Bar{Time: t, Counted: !t.Before(h.Counted.From.Add(-step))}
+		for i := range found.Messages {
+			if m := &found.Messages[i]; b.Counted && time.Unix(0, m.Time).UTC().Truncate(step).Equal(t.UTC()) {
+				b.Messages++
+				if m.Outcome != controlbus.OutcomeOK {
+					b.Failed++
+				}
+			}
+		}
+		h.Messages += b.Messages
+		h.Failed += b.Failed
+		h.Bars = append(h.Bars, b)
+	}
+	return h, err
 }
 
 func (f *fakeStore) Message(_ context.Context, uid controlbus.ID, _ time.Time) (storage.MessageDetail, error) {

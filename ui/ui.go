@@ -143,7 +143,7 @@ func (u *UI) routes() error {
 	nav("channels", "Channels", "channels", "/channels", "c")
 	areas = append(areas, channels.New(u.site, channels.Deps{Channels: c.Store, Messages: c.Store, Agents: fleet, Taps: taps, Live: c.Live != nil, Owner: c.Owner}).Routes()...)
 	nav("messages", "Messages", "messages", "/messages", "m")
-	areas = append(areas, messages.New(u.site, c.Store, c.Live != nil).Routes()...)
+	areas = append(areas, messages.New(u.site, messages.Deps{Store: c.Store, Live: c.Live != nil, Exports: u.exports}).Routes()...)
 	if c.Live != nil {
 		nav("live", "Live tap", "live", "/live", "l")
 		areas = append(areas, livetap.New(u.site, c.Store).Routes()...)
@@ -172,6 +172,12 @@ func (u *UI) routes() error {
 		return fmt.Errorf("page %s: %w", component.Visible(r.URL.Path), controlbus.ErrNotFound)
 	}))
 	return nil
+}
+
+// exports says whether the API that hands out results as files is mounted.
+func (u *UI) exports() bool {
+	_, pattern := u.mux.Handler(&http.Request{Method: http.MethodGet, URL: &url.URL{Path: messages.ExportPath}, Host: "-"})
+	return strings.HasSuffix(pattern, messages.ExportPath)
 }
 
 // ServeHTTP serves the pages.

@@ -22,6 +22,7 @@ import (
 type Store interface {
 	collector.Sink
 	Messages(context.Context, storage.MessageQuery) (storage.MessagePage, error)
+	Histogram(context.Context, storage.MessageQuery, time.Duration) (storage.Histogram, error)
 	Message(context.Context, controlbus.ID, time.Time) (storage.MessageDetail, error)
 	Conversation(context.Context, storage.ConversationQuery) (storage.Conversation, error)
 	Channels(context.Context, storage.ChannelQuery) ([]storage.ChannelState, error)
@@ -47,6 +48,8 @@ func Run(t *testing.T, open func(testing.TB) Store) {
 		{"Filters", filters},
 		{"DeadlineStopsASearch", deadline},
 		{"BadQueriesAreInvalid", badQueries},
+		{"HistogramCountsWhatASearchFinds", histograms},
+		{"DeadlineStopsAHistogram", histogramDeadline},
 		{"ConversationInCausalOrder", conversation},
 		{"ConversationFollowsLinks", links},
 		{"Channels", channels},

@@ -1122,140 +1122,168 @@ func rangeMenu(v RangeView) templ.Component {
 		if templ_7745c5c3_Err != nil {
 			return templ_7745c5c3_Err
 		}
-		var templ_7745c5c3_Var65 string
-		templ_7745c5c3_Var65, templ_7745c5c3_Err = templ.JoinStringErrs(v.Label)
-		if templ_7745c5c3_Err != nil {
-			return templ.Error{Err: templ_7745c5c3_Err, FileName: `ui/component/layout.templ`, Line: 173, Col: 12}
-		}
-		_, templ_7745c5c3_Err = templ_7745c5c3_Buffer.WriteString(templ.EscapeString(templ_7745c5c3_Var65))
-		if templ_7745c5c3_Err != nil {
-			return templ_7745c5c3_Err
-		}
-		templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 93, "</summary><div class=\"sheet right\">")
-		if templ_7745c5c3_Err != nil {
-			return templ_7745c5c3_Err
-		}
-		for _, o := range v.Options {
-			templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 94, "<a class=\"pick\" href=\"")
+		if v.Fixed {
+			templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 93, "<span>")
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err
 			}
-			var templ_7745c5c3_Var66 templ.SafeURL
-			templ_7745c5c3_Var66, templ_7745c5c3_Err = templ.JoinURLErrs(templ.SafeURL(o.URL))
+			templ_7745c5c3_Err = Time(v.Start, v.clock()).Render(ctx, templ_7745c5c3_Buffer)
 			if templ_7745c5c3_Err != nil {
-				return templ.Error{Err: templ_7745c5c3_Err, FileName: `ui/component/layout.templ`, Line: 177, Col: 47}
+				return templ_7745c5c3_Err
+			}
+			var templ_7745c5c3_Var65 string
+			templ_7745c5c3_Var65, templ_7745c5c3_Err = templ.JoinStringErrs(" to ")
+			if templ_7745c5c3_Err != nil {
+				return templ.Error{Err: templ_7745c5c3_Err, FileName: `ui/component/layout.templ`, Line: 176, Col: 13}
+			}
+			_, templ_7745c5c3_Err = templ_7745c5c3_Buffer.WriteString(templ.EscapeString(templ_7745c5c3_Var65))
+			if templ_7745c5c3_Err != nil {
+				return templ_7745c5c3_Err
+			}
+			templ_7745c5c3_Err = Time(v.End, v.clock()).Render(ctx, templ_7745c5c3_Buffer)
+			if templ_7745c5c3_Err != nil {
+				return templ_7745c5c3_Err
+			}
+			templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 94, "</span>")
+			if templ_7745c5c3_Err != nil {
+				return templ_7745c5c3_Err
+			}
+		} else {
+			var templ_7745c5c3_Var66 string
+			templ_7745c5c3_Var66, templ_7745c5c3_Err = templ.JoinStringErrs(v.Label)
+			if templ_7745c5c3_Err != nil {
+				return templ.Error{Err: templ_7745c5c3_Err, FileName: `ui/component/layout.templ`, Line: 180, Col: 13}
 			}
 			_, templ_7745c5c3_Err = templ_7745c5c3_Buffer.WriteString(templ.EscapeString(templ_7745c5c3_Var66))
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err
 			}
-			templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 95, "\" aria-current=\"")
+		}
+		templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 95, "</summary><div class=\"sheet right\">")
+		if templ_7745c5c3_Err != nil {
+			return templ_7745c5c3_Err
+		}
+		for _, o := range v.Options {
+			templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 96, "<a class=\"pick\" href=\"")
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err
 			}
-			var templ_7745c5c3_Var67 string
-			templ_7745c5c3_Var67, templ_7745c5c3_Err = templ.JoinStringErrs(current(o.Current))
+			var templ_7745c5c3_Var67 templ.SafeURL
+			templ_7745c5c3_Var67, templ_7745c5c3_Err = templ.JoinURLErrs(templ.SafeURL(o.URL))
 			if templ_7745c5c3_Err != nil {
-				return templ.Error{Err: templ_7745c5c3_Err, FileName: `ui/component/layout.templ`, Line: 177, Col: 83}
+				return templ.Error{Err: templ_7745c5c3_Err, FileName: `ui/component/layout.templ`, Line: 185, Col: 47}
 			}
 			_, templ_7745c5c3_Err = templ_7745c5c3_Buffer.WriteString(templ.EscapeString(templ_7745c5c3_Var67))
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err
 			}
-			templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 96, "\">")
+			templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 97, "\" aria-current=\"")
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err
 			}
 			var templ_7745c5c3_Var68 string
-			templ_7745c5c3_Var68, templ_7745c5c3_Err = templ.JoinStringErrs(o.Label)
+			templ_7745c5c3_Var68, templ_7745c5c3_Err = templ.JoinStringErrs(current(o.Current))
 			if templ_7745c5c3_Err != nil {
-				return templ.Error{Err: templ_7745c5c3_Err, FileName: `ui/component/layout.templ`, Line: 177, Col: 95}
+				return templ.Error{Err: templ_7745c5c3_Err, FileName: `ui/component/layout.templ`, Line: 185, Col: 83}
 			}
 			_, templ_7745c5c3_Err = templ_7745c5c3_Buffer.WriteString(templ.EscapeString(templ_7745c5c3_Var68))
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err
 			}
-			templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 97, "</a>")
+			templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 98, "\">")
+			if templ_7745c5c3_Err != nil {
+				return templ_7745c5c3_Err
+			}
+			var templ_7745c5c3_Var69 string
+			templ_7745c5c3_Var69, templ_7745c5c3_Err = templ.JoinStringErrs(o.Label)
+			if templ_7745c5c3_Err != nil {
+				return templ.Error{Err: templ_7745c5c3_Err, FileName: `ui/component/layout.templ`, Line: 185, Col: 95}
+			}
+			_, templ_7745c5c3_Err = templ_7745c5c3_Buffer.WriteString(templ.EscapeString(templ_7745c5c3_Var69))
+			if templ_7745c5c3_Err != nil {
+				return templ_7745c5c3_Err
+			}
+			templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 99, "</a>")
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err
 			}
 		}
-		templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 98, "<form method=\"get\" action=\"")
+		templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 100, "<form method=\"get\" action=\"")
 		if templ_7745c5c3_Err != nil {
 			return templ_7745c5c3_Err
 		}
-		var templ_7745c5c3_Var69 templ.SafeURL
-		templ_7745c5c3_Var69, templ_7745c5c3_Err = templ.JoinURLErrs(templ.SafeURL(v.Action))
+		var templ_7745c5c3_Var70 templ.SafeURL
+		templ_7745c5c3_Var70, templ_7745c5c3_Err = templ.JoinURLErrs(templ.SafeURL(v.Action))
 		if templ_7745c5c3_Err != nil {
-			return templ.Error{Err: templ_7745c5c3_Err, FileName: `ui/component/layout.templ`, Line: 179, Col: 54}
+			return templ.Error{Err: templ_7745c5c3_Err, FileName: `ui/component/layout.templ`, Line: 187, Col: 54}
 		}
-		_, templ_7745c5c3_Err = templ_7745c5c3_Buffer.WriteString(templ.EscapeString(templ_7745c5c3_Var69))
+		_, templ_7745c5c3_Err = templ_7745c5c3_Buffer.WriteString(templ.EscapeString(templ_7745c5c3_Var70))
 		if templ_7745c5c3_Err != nil {
 			return templ_7745c5c3_Err
 		}
-		templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 99, "\">")
+		templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 101, "\">")
 		if templ_7745c5c3_Err != nil {
 			return templ_7745c5c3_Err
 		}
 		for _, p := range v.Kept {
-			templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 100, "<input type=\"hidden\" name=\"")
-			if templ_7745c5c3_Err != nil {
-				return templ_7745c5c3_Err
-			}
-			var templ_7745c5c3_Var70 string
-			templ_7745c5c3_Var70, templ_7745c5c3_Err = templ.JoinStringErrs(p.Name)
-			if templ_7745c5c3_Err != nil {
-				return templ.Error{Err: templ_7745c5c3_Err, FileName: `ui/component/layout.templ`, Line: 181, Col: 39}
-			}
-			_, templ_7745c5c3_Err = templ_7745c5c3_Buffer.WriteString(templ.EscapeString(templ_7745c5c3_Var70))
-			if templ_7745c5c3_Err != nil {
-				return templ_7745c5c3_Err
-			}
-			templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 101, "\" value=\"")
+			templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 102, "<input type=\"hidden\" name=\"")
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err
 			}
 			var templ_7745c5c3_Var71 string
-			templ_7745c5c3_Var71, templ_7745c5c3_Err = templ.JoinStringErrs(p.Value)
+			templ_7745c5c3_Var71, templ_7745c5c3_Err = templ.JoinStringErrs(p.Name)
 			if templ_7745c5c3_Err != nil {
-				return templ.Error{Err: templ_7745c5c3_Err, FileName: `ui/component/layout.templ`, Line: 181, Col: 57}
+				return templ.Error{Err: templ_7745c5c3_Err, FileName: `ui/component/layout.templ`, Line: 189, Col: 39}
 			}
 			_, templ_7745c5c3_Err = templ_7745c5c3_Buffer.WriteString(templ.EscapeString(templ_7745c5c3_Var71))
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err
 			}
-			templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 102, "\">")
+			templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 103, "\" value=\"")
+			if templ_7745c5c3_Err != nil {
+				return templ_7745c5c3_Err
+			}
+			var templ_7745c5c3_Var72 string
+			templ_7745c5c3_Var72, templ_7745c5c3_Err = templ.JoinStringErrs(p.Value)
+			if templ_7745c5c3_Err != nil {
+				return templ.Error{Err: templ_7745c5c3_Err, FileName: `ui/component/layout.templ`, Line: 189, Col: 57}
+			}
+			_, templ_7745c5c3_Err = templ_7745c5c3_Buffer.WriteString(templ.EscapeString(templ_7745c5c3_Var72))
+			if templ_7745c5c3_Err != nil {
+				return templ_7745c5c3_Err
+			}
+			templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 104, "\">")
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err
 			}
 		}
-		templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 103, "<div class=\"field\"><label for=\"range-from\">From</label> <input class=\"input mono\" id=\"range-from\" name=\"from\" value=\"")
-		if templ_7745c5c3_Err != nil {
-			return templ_7745c5c3_Err
-		}
-		var templ_7745c5c3_Var72 string
-		templ_7745c5c3_Var72, templ_7745c5c3_Err = templ.JoinStringErrs(v.From)
-		if templ_7745c5c3_Err != nil {
-			return templ.Error{Err: templ_7745c5c3_Err, FileName: `ui/component/layout.templ`, Line: 185, Col: 73}
-		}
-		_, templ_7745c5c3_Err = templ_7745c5c3_Buffer.WriteString(templ.EscapeString(templ_7745c5c3_Var72))
-		if templ_7745c5c3_Err != nil {
-			return templ_7745c5c3_Err
-		}
-		templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 104, "\"></div><div class=\"field\"><label for=\"range-to\">To</label> <input class=\"input mono\" id=\"range-to\" name=\"to\" value=\"")
+		templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 105, "<div class=\"field\"><label for=\"range-from\">From</label> <input class=\"input mono\" id=\"range-from\" name=\"from\" value=\"")
 		if templ_7745c5c3_Err != nil {
 			return templ_7745c5c3_Err
 		}
 		var templ_7745c5c3_Var73 string
-		templ_7745c5c3_Var73, templ_7745c5c3_Err = templ.JoinStringErrs(v.To)
+		templ_7745c5c3_Var73, templ_7745c5c3_Err = templ.JoinStringErrs(v.From)
 		if templ_7745c5c3_Err != nil {
-			return templ.Error{Err: templ_7745c5c3_Err, FileName: `ui/component/layout.templ`, Line: 189, Col: 67}
+			return templ.Error{Err: templ_7745c5c3_Err, FileName: `ui/component/layout.templ`, Line: 193, Col: 73}
 		}
 		_, templ_7745c5c3_Err = templ_7745c5c3_Buffer.WriteString(templ.EscapeString(templ_7745c5c3_Var73))
 		if templ_7745c5c3_Err != nil {
 			return templ_7745c5c3_Err
 		}
-		templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 105, "\"> <span class=\"help\">2026-11-21T14:00:00Z, in any zone</span></div><button class=\"btn\" type=\"submit\">Show this range</button></form></div></details>")
+		templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 106, "\"></div><div class=\"field\"><label for=\"range-to\">To</label> <input class=\"input mono\" id=\"range-to\" name=\"to\" value=\"")
+		if templ_7745c5c3_Err != nil {
+			return templ_7745c5c3_Err
+		}
+		var templ_7745c5c3_Var74 string
+		templ_7745c5c3_Var74, templ_7745c5c3_Err = templ.JoinStringErrs(v.To)
+		if templ_7745c5c3_Err != nil {
+			return templ.Error{Err: templ_7745c5c3_Err, FileName: `ui/component/layout.templ`, Line: 197, Col: 67}
+		}
+		_, templ_7745c5c3_Err = templ_7745c5c3_Buffer.WriteString(templ.EscapeString(templ_7745c5c3_Var74))
+		if templ_7745c5c3_Err != nil {
+			return templ_7745c5c3_Err
+		}
+		templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 107, "\"> <span class=\"help\">2026-11-21T14:00:00Z, in any zone</span></div><button class=\"btn\" type=\"submit\">Show this range</button></form></div></details>")
 		if templ_7745c5c3_Err != nil {
 			return templ_7745c5c3_Err
 		}
@@ -1279,12 +1307,12 @@ func logo() templ.Component {
 			}()
 		}
 		ctx = templ.InitializeContext(ctx)
-		templ_7745c5c3_Var74 := templ.GetChildren(ctx)
-		if templ_7745c5c3_Var74 == nil {
-			templ_7745c5c3_Var74 = templ.NopComponent
+		templ_7745c5c3_Var75 := templ.GetChildren(ctx)
+		if templ_7745c5c3_Var75 == nil {
+			templ_7745c5c3_Var75 = templ.NopComponent
 		}
 		ctx = templ.ClearChildren(ctx)
-		templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 106, "<svg viewBox=\"0 0 32 32\" aria-hidden=\"true\"><rect width=\"32\" height=\"32\" rx=\"7\" fill=\"#eef3f0\"></rect><path d=\"M4 21h24M10 21c6 0 5-9 12-9h6\" fill=\"none\" stroke=\"#18211f\" stroke-width=\"2.6\" stroke-linecap=\"round\"></path><circle cx=\"10\" cy=\"21\" r=\"3.2\" fill=\"#0d6a3b\" stroke=\"#eef3f0\" stroke-width=\"1.4\"></circle></svg>")
+		templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 108, "<svg viewBox=\"0 0 32 32\" aria-hidden=\"true\"><rect width=\"32\" height=\"32\" rx=\"7\" fill=\"#eef3f0\"></rect><path d=\"M4 21h24M10 21c6 0 5-9 12-9h6\" fill=\"none\" stroke=\"#18211f\" stroke-width=\"2.6\" stroke-linecap=\"round\"></path><circle cx=\"10\" cy=\"21\" r=\"3.2\" fill=\"#0d6a3b\" stroke=\"#eef3f0\" stroke-width=\"1.4\"></circle></svg>")
 		if templ_7745c5c3_Err != nil {
 			return templ_7745c5c3_Err
 		}
@@ -1308,12 +1336,12 @@ func sprite() templ.Component {
 			}()
 		}
 		ctx = templ.InitializeContext(ctx)
-		templ_7745c5c3_Var75 := templ.GetChildren(ctx)
-		if templ_7745c5c3_Var75 == nil {
-			templ_7745c5c3_Var75 = templ.NopComponent
+		templ_7745c5c3_Var76 := templ.GetChildren(ctx)
+		if templ_7745c5c3_Var76 == nil {
+			templ_7745c5c3_Var76 = templ.NopComponent
 		}
 		ctx = templ.ClearChildren(ctx)
-		templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 107, "<svg class=\"sprite\" aria-hidden=\"true\" width=\"0\" height=\"0\" xmlns=\"http://www.w3.org/2000/svg\"><symbol id=\"i-overview\" viewBox=\"0 0 16 16\"><path d=\"M1.5 11.5h13M5 11.5c3.2 0 2.6-5 6-5h3.5\"></path><circle cx=\"5\" cy=\"11.5\" r=\"1.6\" fill=\"currentColor\"></circle></symbol> <symbol id=\"i-channels\" viewBox=\"0 0 16 16\"><path d=\"M1.5 5.5h13M1.5 10.5h13M4.5 5.5v5M8 5.5v5M11.5 5.5v5\"></path></symbol> <symbol id=\"i-messages\" viewBox=\"0 0 16 16\"><rect x=\"1.8\" y=\"3.3\" width=\"12.4\" height=\"9.4\" rx=\"1.2\"></rect><path d=\"m2.2 4.5 5.8 4.3 5.8-4.3\"></path></symbol> <symbol id=\"i-live\" viewBox=\"0 0 16 16\"><path d=\"M1.5 8.5h13M8 8.5v4M5.5 12.5h5\"></path><circle cx=\"8\" cy=\"5.2\" r=\"1.9\" fill=\"currentColor\"></circle></symbol> <symbol id=\"i-agents\" viewBox=\"0 0 16 16\"><rect x=\"2\" y=\"2.5\" width=\"12\" height=\"4.6\" rx=\"1\"></rect><rect x=\"2\" y=\"8.9\" width=\"12\" height=\"4.6\" rx=\"1\"></rect><path d=\"M4.7 4.8h.1M4.7 11.2h.1M8 4.8h3.5M8 11.2h3.5\"></path></symbol> <symbol id=\"i-search\" viewBox=\"0 0 16 16\"><circle cx=\"7\" cy=\"7\" r=\"4.4\"></circle><path d=\"m10.4 10.4 3.6 3.6\"></path></symbol> <symbol id=\"i-clock\" viewBox=\"0 0 16 16\"><circle cx=\"8\" cy=\"8\" r=\"6.1\"></circle><path d=\"M8 4.6V8l2.4 1.6\"></path></symbol> <symbol id=\"i-down\" viewBox=\"0 0 16 16\"><path d=\"m4.2 6.3 3.8 3.8 3.8-3.8\"></path></symbol> <symbol id=\"i-theme\" viewBox=\"0 0 16 16\"><circle cx=\"8\" cy=\"8\" r=\"5.8\"></circle><path d=\"M8 2.2a5.8 5.8 0 0 1 0 11.6z\" fill=\"currentColor\"></path></symbol> <symbol id=\"i-collapse\" viewBox=\"0 0 16 16\"><path d=\"M12.5 3v10M9 4.5 5.2 8 9 11.5\"></path></symbol> <symbol id=\"i-pause\" viewBox=\"0 0 16 16\"><path d=\"M5.6 3.5v9M10.4 3.5v9\" stroke-width=\"2.2\"></path></symbol> <symbol id=\"i-arrow\" viewBox=\"0 0 16 16\"><path d=\"M2.5 8h11M9.5 4l4 4-4 4\"></path></symbol> <symbol id=\"i-copy\" viewBox=\"0 0 16 16\"><rect x=\"5.2\" y=\"5.2\" width=\"8.3\" height=\"8.3\" rx=\"1.2\"></rect><path d=\"M10.8 5V3.7c0-.7-.5-1.2-1.2-1.2H3.7c-.7 0-1.2.5-1.2 1.2v5.9c0 .7.5 1.2 1.2 1.2H5\"></path></symbol> <symbol id=\"i-download\" viewBox=\"0 0 16 16\"><path d=\"M8 2.5v7.6M4.8 7.2 8 10.4l3.2-3.2M2.8 13.5h10.4\"></path></symbol> <symbol id=\"m-clear\" viewBox=\"0 0 16 16\"><circle cx=\"8\" cy=\"8\" r=\"7\"></circle><path d=\"M8 4v8\" stroke=\"var(--hole)\" stroke-width=\"2.2\" stroke-linecap=\"round\"></path></symbol> <symbol id=\"m-caution\" viewBox=\"0 0 16 16\"><circle cx=\"8\" cy=\"8\" r=\"7\"></circle><path d=\"m5.2 10.8 5.6-5.6\" stroke=\"var(--hole)\" stroke-width=\"2.2\" stroke-linecap=\"round\"></path></symbol> <symbol id=\"m-stop\" viewBox=\"0 0 16 16\"><circle cx=\"8\" cy=\"8\" r=\"7\"></circle><path d=\"M4 8h8\" stroke=\"var(--hole)\" stroke-width=\"2.2\" stroke-linecap=\"round\"></path></symbol> <symbol id=\"m-forced\" viewBox=\"0 0 16 16\"><rect x=\"1.2\" y=\"1.2\" width=\"13.6\" height=\"13.6\" rx=\"1.5\" fill=\"none\" stroke=\"currentColor\" stroke-width=\"1.5\"></rect><circle cx=\"8\" cy=\"8\" r=\"4.6\"></circle><path d=\"M5.4 8h5.2\" stroke=\"var(--hole)\" stroke-width=\"1.8\" stroke-linecap=\"round\"></path></symbol> <symbol id=\"m-stale\" viewBox=\"0 0 16 16\"><g fill=\"none\" stroke=\"currentColor\" stroke-width=\"1.5\" stroke-linecap=\"round\"><circle cx=\"8\" cy=\"8\" r=\"6.2\" stroke-dasharray=\"2.3 2\"></circle><path d=\"M8 4.8V8l2 1.2\"></path></g></symbol> <symbol id=\"m-doubt\" viewBox=\"0 0 16 16\"><g fill=\"none\" stroke=\"currentColor\" stroke-width=\"1.5\" stroke-linecap=\"round\"><circle cx=\"8\" cy=\"8\" r=\"6.2\" stroke-dasharray=\"2.3 2\"></circle><path d=\"M6.3 6.4c.2-2 3.5-1.8 3.4.1 0 1.2-1.6 1.2-1.7 2.4M8 11.2h.01\"></path></g></symbol> <symbol id=\"m-off\" viewBox=\"0 0 16 16\"><g fill=\"none\" stroke=\"currentColor\" stroke-width=\"1.5\" stroke-linecap=\"round\"><circle cx=\"8\" cy=\"8\" r=\"6.2\"></circle><path d=\"M5.3 8h5.4\"></path></g></symbol> <symbol id=\"m-running\" viewBox=\"0 0 16 16\"><circle cx=\"8\" cy=\"8\" r=\"6.2\" fill=\"none\" stroke=\"currentColor\" stroke-width=\"1.5\"></circle><path d=\"M6.6 5.3v5.4L10.9 8z\"></path></symbol> <symbol id=\"m-held\" viewBox=\"0 0 16 16\"><rect x=\"1.8\" y=\"1.8\" width=\"12.4\" height=\"12.4\" rx=\"2.6\" fill=\"none\" stroke=\"currentColor\" stroke-width=\"1.5\"></rect><path d=\"M6.2 5.4v5.2M9.8 5.4v5.2\" stroke=\"currentColor\" stroke-width=\"1.7\" stroke-linecap=\"round\"></path></symbol> <symbol id=\"m-person\" viewBox=\"0 0 16 16\"><path d=\"m8 1.6 6.4 6.4L8 14.4 1.6 8z\" fill=\"none\" stroke=\"currentColor\" stroke-width=\"1.5\" stroke-linejoin=\"round\"></path><path d=\"M8 5v3.6M8 10.9v.01\" stroke=\"currentColor\" stroke-width=\"1.7\" stroke-linecap=\"round\"></path></symbol> <symbol id=\"m-done\" viewBox=\"0 0 16 16\"><g fill=\"none\" stroke=\"currentColor\" stroke-width=\"1.5\" stroke-linecap=\"round\" stroke-linejoin=\"round\"><circle cx=\"8\" cy=\"8\" r=\"6.2\"></circle><path d=\"m5.4 8.2 1.8 1.8 3.5-3.8\"></path></g></symbol> <symbol id=\"m-done-again\" viewBox=\"0 0 16 16\"><g fill=\"none\" stroke=\"currentColor\" stroke-width=\"1.5\" stroke-linecap=\"round\" stroke-linejoin=\"round\"><path d=\"M13.6 5.4A6.2 6.2 0 1 0 14.2 8M14 2.2v3.2h-3.2\"></path><path d=\"m5.4 8.2 1.8 1.8 3.3-3.4\"></path></g></symbol> <symbol id=\"m-failed\" viewBox=\"0 0 16 16\"><g fill=\"none\" stroke=\"currentColor\" stroke-width=\"1.5\" stroke-linecap=\"round\"><circle cx=\"8\" cy=\"8\" r=\"6.2\"></circle><path d=\"m5.8 5.8 4.4 4.4M10.2 5.8l-4.4 4.4\"></path></g></symbol> <symbol id=\"m-fail-again\" viewBox=\"0 0 16 16\"><g fill=\"none\" stroke=\"currentColor\" stroke-width=\"1.5\" stroke-linecap=\"round\" stroke-linejoin=\"round\"><path d=\"M13.6 5.4A6.2 6.2 0 1 0 14.2 8M14 2.2v3.2h-3.2\"></path><path d=\"m5.9 5.9 4.2 4.2M10.1 5.9l-4.2 4.2\"></path></g></symbol></svg>")
+		templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 109, "<svg class=\"sprite\" aria-hidden=\"true\" width=\"0\" height=\"0\" xmlns=\"http://www.w3.org/2000/svg\"><symbol id=\"i-overview\" viewBox=\"0 0 16 16\"><path d=\"M1.5 11.5h13M5 11.5c3.2 0 2.6-5 6-5h3.5\"></path><circle cx=\"5\" cy=\"11.5\" r=\"1.6\" fill=\"currentColor\"></circle></symbol> <symbol id=\"i-channels\" viewBox=\"0 0 16 16\"><path d=\"M1.5 5.5h13M1.5 10.5h13M4.5 5.5v5M8 5.5v5M11.5 5.5v5\"></path></symbol> <symbol id=\"i-messages\" viewBox=\"0 0 16 16\"><rect x=\"1.8\" y=\"3.3\" width=\"12.4\" height=\"9.4\" rx=\"1.2\"></rect><path d=\"m2.2 4.5 5.8 4.3 5.8-4.3\"></path></symbol> <symbol id=\"i-live\" viewBox=\"0 0 16 16\"><path d=\"M1.5 8.5h13M8 8.5v4M5.5 12.5h5\"></path><circle cx=\"8\" cy=\"5.2\" r=\"1.9\" fill=\"currentColor\"></circle></symbol> <symbol id=\"i-agents\" viewBox=\"0 0 16 16\"><rect x=\"2\" y=\"2.5\" width=\"12\" height=\"4.6\" rx=\"1\"></rect><rect x=\"2\" y=\"8.9\" width=\"12\" height=\"4.6\" rx=\"1\"></rect><path d=\"M4.7 4.8h.1M4.7 11.2h.1M8 4.8h3.5M8 11.2h3.5\"></path></symbol> <symbol id=\"i-search\" viewBox=\"0 0 16 16\"><circle cx=\"7\" cy=\"7\" r=\"4.4\"></circle><path d=\"m10.4 10.4 3.6 3.6\"></path></symbol> <symbol id=\"i-clock\" viewBox=\"0 0 16 16\"><circle cx=\"8\" cy=\"8\" r=\"6.1\"></circle><path d=\"M8 4.6V8l2.4 1.6\"></path></symbol> <symbol id=\"i-down\" viewBox=\"0 0 16 16\"><path d=\"m4.2 6.3 3.8 3.8 3.8-3.8\"></path></symbol> <symbol id=\"i-theme\" viewBox=\"0 0 16 16\"><circle cx=\"8\" cy=\"8\" r=\"5.8\"></circle><path d=\"M8 2.2a5.8 5.8 0 0 1 0 11.6z\" fill=\"currentColor\"></path></symbol> <symbol id=\"i-collapse\" viewBox=\"0 0 16 16\"><path d=\"M12.5 3v10M9 4.5 5.2 8 9 11.5\"></path></symbol> <symbol id=\"i-pause\" viewBox=\"0 0 16 16\"><path d=\"M5.6 3.5v9M10.4 3.5v9\" stroke-width=\"2.2\"></path></symbol> <symbol id=\"i-arrow\" viewBox=\"0 0 16 16\"><path d=\"M2.5 8h11M9.5 4l4 4-4 4\"></path></symbol> <symbol id=\"i-copy\" viewBox=\"0 0 16 16\"><rect x=\"5.2\" y=\"5.2\" width=\"8.3\" height=\"8.3\" rx=\"1.2\"></rect><path d=\"M10.8 5V3.7c0-.7-.5-1.2-1.2-1.2H3.7c-.7 0-1.2.5-1.2 1.2v5.9c0 .7.5 1.2 1.2 1.2H5\"></path></symbol> <symbol id=\"i-download\" viewBox=\"0 0 16 16\"><path d=\"M8 2.5v7.6M4.8 7.2 8 10.4l3.2-3.2M2.8 13.5h10.4\"></path></symbol> <symbol id=\"i-share\" viewBox=\"0 0 16 16\"><path d=\"M6.8 9.2 9.2 6.8M7.2 4.8l1.6-1.6a2.9 2.9 0 0 1 4.1 4.1l-1.6 1.6M8.8 11.2l-1.6 1.6a2.9 2.9 0 0 1-4.1-4.1l1.6-1.6\"></path></symbol> <symbol id=\"i-columns\" viewBox=\"0 0 16 16\"><rect x=\"2\" y=\"3\" width=\"12\" height=\"10\" rx=\"1\"></rect><path d=\"M6.2 3v10M10 3v10\"></path></symbol> <symbol id=\"i-wider\" viewBox=\"0 0 16 16\"><path d=\"M1.8 8h12.4M4.4 5.4 1.8 8l2.6 2.6M11.6 5.4 14.2 8l-2.6 2.6\"></path></symbol> <symbol id=\"m-clear\" viewBox=\"0 0 16 16\"><circle cx=\"8\" cy=\"8\" r=\"7\"></circle><path d=\"M8 4v8\" stroke=\"var(--hole)\" stroke-width=\"2.2\" stroke-linecap=\"round\"></path></symbol> <symbol id=\"m-caution\" viewBox=\"0 0 16 16\"><circle cx=\"8\" cy=\"8\" r=\"7\"></circle><path d=\"m5.2 10.8 5.6-5.6\" stroke=\"var(--hole)\" stroke-width=\"2.2\" stroke-linecap=\"round\"></path></symbol> <symbol id=\"m-stop\" viewBox=\"0 0 16 16\"><circle cx=\"8\" cy=\"8\" r=\"7\"></circle><path d=\"M4 8h8\" stroke=\"var(--hole)\" stroke-width=\"2.2\" stroke-linecap=\"round\"></path></symbol> <symbol id=\"m-forced\" viewBox=\"0 0 16 16\"><rect x=\"1.2\" y=\"1.2\" width=\"13.6\" height=\"13.6\" rx=\"1.5\" fill=\"none\" stroke=\"currentColor\" stroke-width=\"1.5\"></rect><circle cx=\"8\" cy=\"8\" r=\"4.6\"></circle><path d=\"M5.4 8h5.2\" stroke=\"var(--hole)\" stroke-width=\"1.8\" stroke-linecap=\"round\"></path></symbol> <symbol id=\"m-stale\" viewBox=\"0 0 16 16\"><g fill=\"none\" stroke=\"currentColor\" stroke-width=\"1.5\" stroke-linecap=\"round\"><circle cx=\"8\" cy=\"8\" r=\"6.2\" stroke-dasharray=\"2.3 2\"></circle><path d=\"M8 4.8V8l2 1.2\"></path></g></symbol> <symbol id=\"m-doubt\" viewBox=\"0 0 16 16\"><g fill=\"none\" stroke=\"currentColor\" stroke-width=\"1.5\" stroke-linecap=\"round\"><circle cx=\"8\" cy=\"8\" r=\"6.2\" stroke-dasharray=\"2.3 2\"></circle><path d=\"M6.3 6.4c.2-2 3.5-1.8 3.4.1 0 1.2-1.6 1.2-1.7 2.4M8 11.2h.01\"></path></g></symbol> <symbol id=\"m-off\" viewBox=\"0 0 16 16\"><g fill=\"none\" stroke=\"currentColor\" stroke-width=\"1.5\" stroke-linecap=\"round\"><circle cx=\"8\" cy=\"8\" r=\"6.2\"></circle><path d=\"M5.3 8h5.4\"></path></g></symbol> <symbol id=\"m-running\" viewBox=\"0 0 16 16\"><circle cx=\"8\" cy=\"8\" r=\"6.2\" fill=\"none\" stroke=\"currentColor\" stroke-width=\"1.5\"></circle><path d=\"M6.6 5.3v5.4L10.9 8z\"></path></symbol> <symbol id=\"m-held\" viewBox=\"0 0 16 16\"><rect x=\"1.8\" y=\"1.8\" width=\"12.4\" height=\"12.4\" rx=\"2.6\" fill=\"none\" stroke=\"currentColor\" stroke-width=\"1.5\"></rect><path d=\"M6.2 5.4v5.2M9.8 5.4v5.2\" stroke=\"currentColor\" stroke-width=\"1.7\" stroke-linecap=\"round\"></path></symbol> <symbol id=\"m-person\" viewBox=\"0 0 16 16\"><path d=\"m8 1.6 6.4 6.4L8 14.4 1.6 8z\" fill=\"none\" stroke=\"currentColor\" stroke-width=\"1.5\" stroke-linejoin=\"round\"></path><path d=\"M8 5v3.6M8 10.9v.01\" stroke=\"currentColor\" stroke-width=\"1.7\" stroke-linecap=\"round\"></path></symbol> <symbol id=\"m-done\" viewBox=\"0 0 16 16\"><g fill=\"none\" stroke=\"currentColor\" stroke-width=\"1.5\" stroke-linecap=\"round\" stroke-linejoin=\"round\"><circle cx=\"8\" cy=\"8\" r=\"6.2\"></circle><path d=\"m5.4 8.2 1.8 1.8 3.5-3.8\"></path></g></symbol> <symbol id=\"m-done-again\" viewBox=\"0 0 16 16\"><g fill=\"none\" stroke=\"currentColor\" stroke-width=\"1.5\" stroke-linecap=\"round\" stroke-linejoin=\"round\"><path d=\"M13.6 5.4A6.2 6.2 0 1 0 14.2 8M14 2.2v3.2h-3.2\"></path><path d=\"m5.4 8.2 1.8 1.8 3.3-3.4\"></path></g></symbol> <symbol id=\"m-failed\" viewBox=\"0 0 16 16\"><g fill=\"none\" stroke=\"currentColor\" stroke-width=\"1.5\" stroke-linecap=\"round\"><circle cx=\"8\" cy=\"8\" r=\"6.2\"></circle><path d=\"m5.8 5.8 4.4 4.4M10.2 5.8l-4.4 4.4\"></path></g></symbol> <symbol id=\"m-fail-again\" viewBox=\"0 0 16 16\"><g fill=\"none\" stroke=\"currentColor\" stroke-width=\"1.5\" stroke-linecap=\"round\" stroke-linejoin=\"round\"><path d=\"M13.6 5.4A6.2 6.2 0 1 0 14.2 8M14 2.2v3.2h-3.2\"></path><path d=\"m5.9 5.9 4.2 4.2M10.1 5.9l-4.2 4.2\"></path></g></symbol></svg>")
 		if templ_7745c5c3_Err != nil {
 			return templ_7745c5c3_Err
 		}

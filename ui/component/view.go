@@ -52,6 +52,9 @@ func (e EnvView) Label() string {
 // RangeView is the time range and its menu.
 type RangeView struct {
 	Label    string
+	Fixed    bool // from Start to End, written in the reader's zone; else Label says it
+	Start    time.Time
+	End      time.Time
 	Options  []Option
 	Action   string // of the form for other ranges
 	Kept     []Pair // hidden fields of that form
@@ -274,17 +277,31 @@ const (
 	Milli  = "milli"  // 14:20:58.114
 	Minute = "minute" // 14:20
 	Day    = "day"    // 21 Nov 14:20:58
+	Date   = "date"   // 21 Nov
 	Ago    = "ago"    // 2 min ago
 )
 
-// clock writes a time in UTC for readers without script.
-func clock(t time.Time, kind string) string {
+// clock is how the ends of a range are written in its menu.
+func (r RangeView) clock() string {
+	switch d := r.End.Sub(r.Start); {
+	case d > 24*time.Hour, r.Start.Before(time.Now().Add(-18 * time.Hour)):
+		return Day
+	case d < 10*time.Second:
+		return Milli
+	}
+	return Second
+}
+
+// Clock writes a time in UTC for readers without script.
+func Clock(t time.Time, kind string) string {
 	t = t.UTC()
 	switch kind {
 	case Milli:
 		return t.Format("15:04:05.000")
 	case Minute:
 		return t.Format("15:04")
+	case Date:
+		return t.Format("2 Jan")
 	case Day, Ago:
 		return t.Format("2 Jan 15:04:05")
 	}

@@ -304,7 +304,7 @@ func (v *View) Shell(o Options) component.Shell {
 	}
 	s.Env.Options = append(s.Env.Options, component.Option{Label: "all environments", Current: v.Env == "", URL: v.envURL("")})
 	s.Range = component.RangeView{
-		Label: v.RangeLabel(), Action: v.r.URL.Path,
+		Label: v.RangeLabel(), Fixed: !v.Relative(), Start: v.Range.From, End: v.Range.To, Action: v.r.URL.Path,
 		From: v.Range.From.UTC().Format(time.RFC3339), To: v.Range.To.UTC().Format(time.RFC3339),
 	}
 	for _, o := range ranges {
@@ -390,6 +390,28 @@ func Bound(r *http.Request, patience time.Duration) (context.Context, context.Ca
 // Answered is the function Answered for the page's own request.
 func (v *View) Answered(found storage.MessagePage, err error) (storage.MessagePage, error) {
 	return Answered(v.r, found, err)
+}
+
+// Within is Context with a budget of its own, where that is less.
+func (v *View) Within(budget time.Duration) (context.Context, context.CancelFunc) {
+	ctx, cancel := v.Context()
+	ctx, stop := context.WithTimeout(ctx, budget)
+	return ctx, func() { stop(); cancel() }
+}
+
+// Part writes a part of a page that the page fetches by itself.
+func (v *View) Part(w http.ResponseWriter, content templ.Component) error {
+	h := w.Header()
+	h.Set("Content-Type", "text/html; charset=utf-8")
+	h.Set("Cache-Control", "no-store")
+	h.Add("Vary", "Cookie")
+	buf := templ.GetBuffer()
+	defer templ.ReleaseBuffer(buf)
+	if err := content.Render(v.r.Context(), buf); err != nil {
+		return fmt.Errorf("render part of %s: %w", v.r.URL.Path, err)
+	}
+	_, _ = w.Write(buf.Bytes()) // a reader that went away is not our error
+	return nil
 }
 
 // Answered turns a search that ran out of time without looking at anything

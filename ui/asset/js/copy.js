@@ -66,3 +66,27 @@ export function enhanceCopy(root) {
     };
   }
 }
+
+/**
+ * Copy buttons of links: the whole address.
+ * @param {ParentNode} root
+ */
+export function enhanceCopyLinks(root) {
+  for (const el of root.querySelectorAll("button[data-copy-link]")) {
+    const button = /** @type {HTMLButtonElement} */ (el);
+    button.hidden = false;
+    button.onclick = async () => {
+      const said = document.getElementById("said");
+      const words = button.querySelector("span") ?? button;
+      const before = words.textContent;
+      try {
+        await navigator.clipboard.writeText(new URL(button.dataset.copyLink ?? "", location.href).href);
+        words.textContent = "Copied";
+        setTimeout(() => (words.textContent = before), 2000);
+        if (said) said.textContent = "Link copied";
+      } catch {
+        if (said) said.textContent = "The browser did not allow copying; the link itself can be copied";
+      }
+    };
+  }
+}

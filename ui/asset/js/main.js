@@ -1,6 +1,7 @@
 // Attaches every behaviour. Pages work without any of it.
 import { enhanceCharts } from "./chart.js";
-import { enhanceCopy } from "./copy.js";
+import { enhanceCopy, enhanceCopyLinks } from "./copy.js";
+import { enhanceHistogram, startHistogram } from "./histogram.js";
 import { enhanceTimes, tickTimes } from "./time.js";
 import { startKeys, keepPlace } from "./keys.js";
 import { startMenus } from "./menu.js";
@@ -12,6 +13,9 @@ function enhance() {
   enhanceTimes(document);
   enhanceCharts(document);
   enhanceCopy(document);
+  enhanceCopyLinks(document);
+  enhanceHistogram();
+  for (const el of document.querySelectorAll("[data-script]")) /** @type {HTMLElement} */ (el).hidden = false;
   keepPlace();
 }
 
@@ -20,4 +24,5 @@ startMenus();
 startKeys();
 startTap();
 startRefresh(enhance);
+startHistogram(enhance);
 setInterval(tickTimes, 1000);

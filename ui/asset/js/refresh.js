@@ -3,6 +3,7 @@
 // reader who points at a menu or types is not disturbed, and a console that does
 // not answer is said so.
 import htmx from "htmx.org";
+import { brushing } from "./histogram.js";
 import { isField } from "./keys.js";
 
 // htmx may parse what our own server sent, and nothing may ever be compiled from
@@ -83,7 +84,7 @@ export function startRefresh(enhance) {
   });
 
   function due() {
-    if (paused || document.hidden || isField(document.activeElement)) return false;
+    if (paused || document.hidden || isField(document.activeElement) || brushing()) return false;
     if (document.querySelector("details.menu[open], dialog[open]")) return false;
     if (!getSelection()?.isCollapsed) return false; // text is being copied
     return Date.now() - last >= seconds() * 1000 * Math.min(8, 1 + failed);

@@ -21,7 +21,7 @@ export function ago(ms) {
 
 /**
  * @param {Date} t
- * @param {string} kind second, milli, minute, day or ago
+ * @param {string} kind second, milli, minute, day, date or ago
  * @param {Date} now
  */
 export function write(t, kind, now) {
@@ -33,6 +33,8 @@ export function write(t, kind, now) {
       return clock;
     case "day":
       return `${t.getDate()} ${months[t.getMonth()]} ${clock}:${two(t.getSeconds())}`;
+    case "date":
+      return `${t.getDate()} ${months[t.getMonth()]}`;
     case "milli":
       return `${clock}:${two(t.getSeconds())}.${String(t.getMilliseconds()).padStart(3, "0")}`;
     default:
@@ -40,9 +42,21 @@ export function write(t, kind, now) {
   }
 }
 
+/**
+ * The reader's zone as short as the browser knows it: CET, GMT+2.
+ * @param {Date} t
+ */
+export function zone(t) {
+  return new Intl.DateTimeFormat("en-GB", { timeZoneName: "short" }).formatToParts(t).find((p) => p.type === "timeZoneName")?.value ?? "";
+}
+
 /** @param {ParentNode} root */
 export function enhanceTimes(root) {
   const now = new Date();
+  for (const el of root.querySelectorAll("[data-zone]")) {
+    const text = zone(now);
+    if (el.textContent !== text) el.textContent = text;
+  }
   for (const el of root.querySelectorAll("time[data-time]")) {
     const time = /** @type {HTMLTimeElement} */ (el);
     const t = new Date(time.dateTime);

@@ -7,7 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/signalbox-dev/signalbox/controlbus"
@@ -21,65 +23,156 @@ import (
 // called concurrently, and return ErrNotFound, ErrInvalid and ErrUnavailable.
 type Reader interface {
 	Messages(ctx context.Context, q storage.MessageQuery) (storage.MessagePage, error)
+	Histogram(ctx context.Context, q storage.MessageQuery, step time.Duration) (storage.Histogram, error)
 	Message(ctx context.Context, uid controlbus.ID, near time.Time) (storage.MessageDetail, error)
 	Conversation(ctx context.Context, q storage.ConversationQuery) (storage.Conversation, error)
 }
+
+// Deps are what the pages need.
+type Deps struct {
+	Store Reader
+	Live  bool // a live tap can be linked to
+	// Exports says whether results can be had as files, at ExportPath; nil for no.
+	Exports func() bool
+}
+
+// ExportPath is where results are exported.
+const ExportPath = "/api/v1/messages/export"
 
 // Pages are the message pages.
 type Pages struct {
 	site  *page.Site
 	store Reader
-	live  bool // a live tap can be linked to
+	deps  Deps
 }
 
-// New returns the pages; live says that the console has live taps.
-func New(site *page.Site, store Reader, live bool) *Pages {
-	return &Pages{site: site, store: store, live: live}
-}
+// New returns the pages.
+func New(site *page.Site, d Deps) *Pages { return &Pages{site: site, store: d.Store, deps: d} }
 
 // Routes lists the addresses.
 func (p *Pages) Routes() []page.Route {
 	return []page.Route{
 		{Pattern: "GET /messages", Handler: p.list},
+		{Pattern: "GET /messages/histogram", Handler: p.histogram},
+		{Pattern: "POST /messages/columns", Handler: p.chooseColumns},
 		{Pattern: "GET /messages/{uid}", Handler: p.one},
 		{Pattern: "GET /messages/{uid}/body", Handler: p.body},
 	}
 }
 
-const pageSize = 100
+const (
+	pageSize = 100
+
+	// A first look answers soon, with what it found; whoever asks it to go on
+	// has decided to wait.
+	searchBudget   = 2500 * time.Millisecond
+	continueBudget = 9 * time.Second
+	// The histogram is in the page where it costs next to nothing, else it is
+	// fetched behind it.
+	sumBudget   = 250 * time.Millisecond
+	countBudget = 4 * time.Second
+)
+
+// query reads what is searched for.
+func (p *Pages) query(v *page.View) (q storage.MessageQuery, reads string, err error) {
+	q = storage.MessageQuery{Range: v.Range, Env: v.Env, Limit: pageSize, Snippets: true}
+	if v.Form.Get("order") == "oldest" {
+		q.Order = storage.OldestFirst
+	}
+	reads, err = Parse(v.Query, &q)
+	return q, reads, err
+}
 
 func (p *Pages) list(w http.ResponseWriter, r *http.Request) error {
 	v, err := p.site.Begin(r)
 	if err != nil {
 		return err
 	}
-	ctx, cancel := v.Context()
-	defer cancel()
-	q := storage.MessageQuery{Range: v.Range, Env: v.Env, Limit: pageSize, Cursor: v.Form.Get("cursor"), Snippets: true}
-	oldest := v.Form.Get("order") == "oldest"
-	if oldest {
-		q.Order = storage.OldestFirst
+	cols, err := chosenColumns(r, v)
+	if err != nil {
+		return err
 	}
-	m := listView{Live: p.live, Oldest: oldest, More: q.Cursor != ""}
-	m.Reads, err = Parse(v.Query, &q)
+	q, reads, err := p.query(v)
+	q.Cursor = v.Form.Get("cursor")
+	m := listView{Live: p.deps.Live, Oldest: q.Order == storage.OldestFirst, More: q.Cursor != "", Reads: reads}
 	if err != nil {
 		m.Wrong = reason(err)
-		m.build(v, q, storage.MessagePage{}, nil)
-	} else {
-		found, err := v.Answered(p.store.Messages(ctx, q))
-		if err != nil && (errors.Is(err, controlbus.ErrInvalid) || errors.Is(err, controlbus.ErrTooLarge)) {
-			return err
-		}
-		m.build(v, q, found, err)
+		m.build(v, q, cols, storage.MessagePage{}, nil)
+	} else if err := p.search(r.Context(), v, q, cols, &m); err != nil {
+		return err
 	}
 	o := page.Options{Title: "Messages", Area: "messages", Filter: &component.FilterView{
-		Action: "/messages", Label: "Filter messages", Value: v.Query, Kept: v.Kept("order"), Coded: true,
+		Action: "/messages", Label: "Filter messages", Value: v.Query, Kept: v.Kept("order", "cols"), Coded: true,
 		Hint: "channel:orders.* header.x-tenant:acme timeout", Wrong: m.Wrong != "", Suggestions: Suggestions(),
 	}}
-	if q.Cursor == "" && !oldest && m.Wrong == "" {
+	if q.Cursor == "" && !m.Oldest && m.Wrong == "" {
 		o.Refresh = 10 * time.Second
 	}
 	return v.Render(w, o, List(m))
+}
+
+// search fills the list, and the histogram beside it where that is cheap or
+// asked for.
+func (p *Pages) search(ctx context.Context, v *page.View, q storage.MessageQuery, cols []Column, m *listView) error {
+	budget, patience := searchBudget, sumBudget
+	if q.Cursor != "" {
+		budget = continueBudget
+	}
+	asked := v.Form.Get("count") == "1"
+	if asked {
+		patience = countBudget
+	}
+	var hist storage.Histogram
+	var histErr error
+	var counting sync.WaitGroup
+	if q.Summed() || asked {
+		counting.Go(func() {
+			hctx, cancel := v.Within(patience)
+			defer cancel()
+			hist, histErr = p.store.Histogram(hctx, q, histStep(v.Range.Duration()))
+		})
+	}
+	sctx, cancel := v.Within(budget)
+	defer cancel()
+	found, err := v.Answered(p.store.Messages(sctx, q))
+	counting.Wait()
+	if err != nil && (errors.Is(err, controlbus.ErrInvalid) || errors.Is(err, controlbus.ErrTooLarge)) {
+		return err
+	}
+	m.build(v, q, cols, found, err)
+	switch {
+	case err != nil || ctx.Err() != nil:
+	case !q.Summed() && !asked, !asked && histErr == nil && hist.Scan.Stopped == storage.StopDeadline:
+		m.Hist = laterHist(v)
+	default:
+		m.Hist = makeHist(v, q, hist, histErr)
+		m.Hist.Load = "" // it is here
+	}
+	m.Columns = makeColumnsView(v, cols, found.Messages)
+	if p.deps.Exports != nil && p.deps.Exports() {
+		m.Export = exports(v, q)
+	}
+	return nil
+}
+
+// exports are the result as files: the whole of it, not the page.
+func exports(v *page.View, q storage.MessageQuery) []component.Option {
+	form := url.Values{"from": {q.Range.From.UTC().Format(time.RFC3339Nano)}, "to": {q.Range.To.UTC().Format(time.RFC3339Nano)}}
+	if v.Env != "" {
+		form.Set("env", v.Env)
+	}
+	if v.Query != "" {
+		form.Set("q", v.Query)
+	}
+	if q.Order == storage.OldestFirst {
+		form.Set("order", "oldest")
+	}
+	var out []component.Option
+	for _, f := range []struct{ name, label string }{{"ndjson", "JSON, one message a line"}, {"csv", "CSV"}, {"parquet", "Parquet"}} {
+		form.Set("format", f.name)
+		out = append(out, component.Option{Label: f.label, URL: ExportPath + "?" + form.Encode()})
+	}
+	return out
 }
 
 func (p *Pages) read(ctx context.Context, r *http.Request, v *page.View) (storage.MessageDetail, error) {

@@ -2,6 +2,7 @@ package messages
 
 import (
 	"fmt"
+	"net/url"
 	"strings"
 	"time"
 
@@ -21,35 +22,58 @@ type Row struct {
 	Delivery, Size                   string
 	Before, Hit, After               string // of the body
 	GapBefore                        string
+	Cells                            []Cell // of the columns that were asked for
 }
 
 type listView struct {
-	Rows         []Row
+	Table        tableView
 	Reads, Wrong string
 	Live         bool
 	LiveURL      string
 	Oldest, More bool
-	FlipURL      string
 	FirstURL     string
 	NextURL      string
 	Scan         *ScanView
+	Hist         *histView
 	Empty        *component.Empty
 	Down         string
+	Columns      columnsView
+	Share        shareView
+	Export       []component.Option
 }
 
-// ScanView is what a search looked at, in words.
+// tableView is a list of messages as it is drawn.
+type tableView struct {
+	Rows    []Row
+	Columns []Column
+	Flip    string // link to the other order, empty for none
+	Oldest  bool
+	Chosen  bool // columns were asked for: phones show them too
+}
+
+// ScanView is what a search looked at, in words. Times are written by the
+// browser in the reader's zone.
 type ScanView struct {
 	State              component.State
-	Text               string
 	Caution            bool
+	Looked             string
+	SeenFrom, SeenTo   time.Time
+	Took, Why          string
+	RestFrom, RestTo   time.Time // zero: nothing is left
+	Rest               string
+	Clock              string // how times are written
 	Continue           string // URL
-	SeenFrom, SeenSpan string // of 100, for the bar
+	ExtentFrom, Extent string // of 100, for the bar
 }
 
-func (m *listView) build(v *page.View, q storage.MessageQuery, found storage.MessagePage, err error) {
+// shareView are the two links that bring somebody else here.
+type shareView struct{ Moving, Fixed string }
+
+func (m *listView) build(v *page.View, q storage.MessageQuery, cols []Column, found storage.MessagePage, err error) {
 	m.LiveURL = v.URL("/live", "q", v.Query)
 	m.FirstURL = v.With()
-	m.FlipURL = v.With("order", map[bool]string{true: "", false: "oldest"}[m.Oldest])
+	m.Table = tableView{Flip: v.With("order", map[bool]string{true: "", false: "oldest"}[m.Oldest]), Oldest: m.Oldest, Columns: cols, Chosen: cols != nil}
+	m.share(v, cols)
 	if m.Wrong != "" {
 		return
 	}
@@ -63,15 +87,43 @@ func (m *listView) build(v *page.View, q storage.MessageQuery, found storage.Mes
 		return
 	}
 	for i := range found.Messages {
-		m.Rows = append(m.Rows, MakeRow(v, &found.Messages[i], q.BodyWord))
+		row := MakeRow(v, &found.Messages[i], q.BodyWord)
+		row.Cells = makeCells(cols, &found.Messages[i])
+		m.Table.Rows = append(m.Table.Rows, row)
+	}
+	if cols == nil {
+		m.Table.Columns = defaultColumns(m.Table.Rows, true)
 	}
 	if found.Next != "" {
 		m.NextURL = v.With("cursor", found.Next)
 	}
 	m.Scan = scanLine(found.Scan, q.Order, m.NextURL, len(found.Messages))
-	if len(m.Rows) == 0 {
+	if len(m.Table.Rows) == 0 {
 		m.Empty = emptyList(v, q, found, m.NextURL)
 	}
+}
+
+// share makes links that hold everything: environment and columns too, which a
+// bare address leaves to the reader's own choice.
+func (m *listView) share(v *page.View, cols []Column) {
+	with := func(pairs ...string) string {
+		link := v.With(append([]string{"cols", columnNames(cols), "count", ""}, pairs...)...)
+		if v.Env == "" && !strings.Contains(link, "env=") {
+			return link
+		}
+		u, err := url.Parse(link)
+		if err != nil {
+			return link
+		}
+		form := u.Query()
+		form.Set("env", v.Env)
+		u.RawQuery = form.Encode()
+		return u.String()
+	}
+	if v.Relative() {
+		m.Share.Moving = with()
+	}
+	m.Share.Fixed = with("range", "", "from", v.Range.From.Format(time.RFC3339Nano), "to", v.Range.To.Format(time.RFC3339Nano))
 }
 
 func emptyList(v *page.View, q storage.MessageQuery, found storage.MessagePage, next string) *component.Empty {
@@ -81,7 +133,7 @@ func emptyList(v *page.View, q storage.MessageQuery, found storage.MessagePage, 
 	case next != "" || found.Scan.Stopped == storage.StopDeadline:
 		e.Mark = component.State{Kind: component.Caution, Word: "Partly scanned"}
 		e.Title = "Nothing matched so far"
-		e.Text = "The rest of the range was not looked at."
+		e.Text = "The rest of the range was not looked at. Continue goes on from where the search stopped."
 	case v.Query == "":
 		e.Mark = component.State{Kind: component.Stale, Word: "No data"}
 		e.Title = "No messages in the " + period
@@ -193,44 +245,42 @@ func scanLine(s storage.Scan, order storage.Order, next string, rows int) *ScanV
 	if s.Range.From.IsZero() {
 		return nil
 	}
-	out := &ScanView{Continue: next}
-	looked := "Looked at " + component.Plural(s.Rows, "message")
-	if s.Bytes > 0 {
-		looked += " (" + component.Size(int64(s.Bytes)) + ")"
-	}
-	took := " in " + component.Span(s.Elapsed.Round(time.Millisecond))
-	from, to := s.Range.From, s.Range.To
-	clock := func(t time.Time) string { return t.UTC().Format("15:04:05") }
+	out := &ScanView{Continue: next, Clock: component.Second, Took: component.Span(s.Elapsed.Round(time.Millisecond))}
 	if s.Range.Duration() > 24*time.Hour {
-		clock = func(t time.Time) string { return t.UTC().Format("2 Jan 15:04") }
+		out.Clock = component.Day
 	}
+	out.Looked = "Looked at " + component.Plural(s.Rows, "message")
+	if s.Bytes > 0 {
+		out.Looked += " (" + component.Size(int64(s.Bytes)) + ")"
+	}
+	from, to := s.Range.From, s.Range.To
+	whole := s.Stopped == storage.StopEnd || s.Stopped == ""
 	reached := s.Reached
-	if reached.IsZero() || s.Stopped == storage.StopEnd || s.Stopped == "" {
+	if reached.IsZero() || whole {
 		reached = map[storage.Order]time.Time{storage.NewestFirst: from, storage.OldestFirst: to}[order]
 	}
-	seenFrom, seenTo := reached, to
-	restFrom, restTo := from, reached
+	out.SeenFrom, out.SeenTo, out.RestFrom, out.RestTo = reached, to, from, reached
 	if order == storage.OldestFirst {
-		seenFrom, seenTo, restFrom, restTo = from, reached, reached, to
+		out.SeenFrom, out.SeenTo, out.RestFrom, out.RestTo = from, reached, reached, to
 	}
-	text := looked + ", " + clock(seenFrom) + " to " + clock(seenTo) + " UTC," + took + ". "
+	if whole {
+		out.RestFrom, out.RestTo = time.Time{}, time.Time{}
+	}
 	switch s.Stopped {
 	case storage.StopDeadline:
 		out.State = component.State{Kind: component.Caution, Word: "Partly scanned"}
 		out.Caution = true
-		text += "Stopped at the time budget; " + clock(restFrom) + " to " + clock(restTo) + " not looked at."
+		out.Why, out.Rest = "Stopped at the time budget", "not looked at."
 	case storage.StopLimit:
 		out.State = component.State{Kind: component.Done, Word: "Page full"}
-		text += "Stopped after " + component.Plural(rows, "match") + "; " + clock(restFrom) + " to " + clock(restTo) + " not looked at yet."
-		text = strings.Replace(text, "matchs", "matches", 1)
+		out.Why, out.Rest = "Stopped after "+strings.Replace(component.Plural(rows, "match"), "matchs", "matches", 1), "not looked at yet."
 	default:
 		out.State = component.State{Kind: component.Done, Word: "Whole range"}
-		text += "Nothing was left out."
+		out.Why = "Nothing was left out."
 	}
-	out.Text = text
 	if d := s.Range.Duration().Seconds(); d > 0 {
-		out.SeenFrom = fmt.Sprintf("%.1f", 100*seenFrom.Sub(from).Seconds()/d)
-		out.SeenSpan = fmt.Sprintf("%.1f", 100*seenTo.Sub(seenFrom).Seconds()/d)
+		out.ExtentFrom = fmt.Sprintf("%.1f", 100*out.SeenFrom.Sub(from).Seconds()/d)
+		out.Extent = fmt.Sprintf("%.1f", 100*out.SeenTo.Sub(out.SeenFrom).Seconds()/d)
 	}
 	return out
 }

@@ -1,0 +1,244 @@
+package ui_test
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/net/html"
+
+	"github.com/signalbox-dev/signalbox/controlbus"
+	"github.com/signalbox-dev/signalbox/storage"
+)
+
+func byID(doc *html.Node, id string) *html.Node {
+	for _, n := range all(doc, func(n *html.Node) bool { return attr(n, "id") == id }) {
+		return n
+	}
+	return nil
+}
+
+// links by their text.
+func links(doc *html.Node) map[string]string {
+	out := map[string]string{}
+	for _, n := range all(doc, tag("a")) {
+		out[text(n)] = attr(n, "href")
+	}
+	return out
+}
+
+func form(t *testing.T, address string) url.Values {
+	t.Helper()
+	u, err := url.Parse(address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return u.Query()
+}
+
+func TestHistogramIsInThePageWhereItIsCheap(t *testing.T) {
+	t.Parallel()
+	s, r := filled(now)
+	u := newUI(t, s, r, noLive)
+	_, doc := get(t, u, "/messages?range=15m&env=production")
+	hist := byID(doc, "histogram")
+	bars := all(hist, func(n *html.Node) bool { return has(n, "data-from") })
+	if len(bars) < 90 || len(bars) > 96 {
+		t.Fatalf("%d bars for 15 minutes, want one each 10 s", len(bars))
+	}
+	total := 0
+	for _, b := range bars {
+		n, _ := strconv.Atoi(attr(b, "data-n"))
+		total += n
+		q := form(t, attr(b, "href"))
+		from, err1 := time.Parse(time.RFC3339, q.Get("from"))
+		to, err2 := time.Parse(time.RFC3339, q.Get("to"))
+		if err1 != nil || err2 != nil || to.Sub(from) > 10*time.Second || !from.Before(to) || q.Has("range") || q.Get("env") != "production" {
+			t.Fatalf("a bar links to %v", q)
+		}
+		if w, sub := get(t, u, attr(b, "href")); n > 0 && (w.Code != 200 || len(all(sub, func(x *html.Node) bool { return has(x, "data-open") })) != n) {
+			t.Fatalf("a bar says %d messages, its link shows another number", n)
+		}
+	}
+	if got := mainText(doc); total != len(s.messages) || !strings.Contains(got, "133 messages") || !strings.Contains(got, "did not end well, per 10 s") {
+		t.Errorf("bars add up to %d of %d: %s", total, len(s.messages), got)
+	}
+	if has(hist, "data-load") && attr(hist, "data-load") != "" {
+		t.Error("a histogram that is there is fetched again")
+	}
+	// Everything but sums is fetched behind the page, or asked for by a link.
+	s.counts.Store(0)
+	_, doc = get(t, u, "/messages?range=15m&q="+url.QueryEscape("header.x-tenant:acme"))
+	hist = byID(doc, "histogram")
+	if s.counts.Load() != 0 || attr(hist, "data-load") == "" {
+		t.Fatalf("%d counts in a page that should not wait for one", s.counts.Load())
+	}
+	w, part := get(t, u, attr(hist, "data-load"))
+	if n := len(all(part, func(n *html.Node) bool { return has(n, "data-from") })); w.Code != 200 || n < 90 || len(all(part, tag("main"))) > 0 {
+		t.Errorf("fragment: %d with %d bars", w.Code, n)
+	}
+	for name, at := range links(part) {
+		if strings.Contains(at, "/messages/histogram") {
+			t.Errorf("%s leads to the fragment: %s", name, at)
+		}
+	}
+	_, doc = get(t, u, links(doc)["Count the matches over time"])
+	if n := len(all(byID(doc, "histogram"), func(n *html.Node) bool { return has(n, "data-from") })); n < 90 {
+		t.Errorf("the link for readers without script shows %d bars", n)
+	}
+	// What was not counted is hatched and said.
+	s.stopped = storage.StopDeadline
+	_, part = get(t, u, attr(hist, "data-load"))
+	if got := text(part); !strings.Contains(got, "At least") || !strings.Contains(got, "Not counted within the time budget") || len(all(part, func(n *html.Node) bool { return tag("rect")(n) && attr(n, "class") == "unseen" })) != 1 {
+		t.Errorf("a partial count does not say so: %s", got)
+	}
+	s.err = controlbus.ErrUnavailable
+	if w, part = get(t, u, attr(hist, "data-load")); w.Code != 200 || !strings.Contains(text(part), "could not be counted") {
+		t.Errorf("a count that failed: %d %s", w.Code, text(part))
+	}
+}
+
+func TestHistogramStepsFitTheRange(t *testing.T) {
+	t.Parallel()
+	s, r := filled(now)
+	u := newUI(t, s, r, noLive)
+	for _, d := range []string{"1s", "17s", "2m", "15m", "1h", "6h", "24h", "7d", "30d", "9000h"} {
+		w, doc := get(t, u, "/messages?env=&range="+d)
+		hist := byID(doc, "histogram")
+		bars := all(hist, func(n *html.Node) bool { return has(n, "data-from") })
+		ticks := all(hist, tag("text"))
+		if w.Code != 200 || len(bars) < 30 || len(bars) > 97 || len(ticks) > 8 || len(ticks) < 2 {
+			t.Errorf("%s: %d, %d bars, %d ticks", d, w.Code, len(bars), len(ticks))
+		}
+	}
+}
+
+func TestContinueGoesOnWhenNothingMatchedYet(t *testing.T) {
+	t.Parallel()
+	s, r := filled(now)
+	s.stopped = storage.StopDeadline
+	_, doc := get(t, newUI(t, s, r, noLive), "/messages?q=nowhere-to-be-found&env=production")
+	got := mainText(doc)
+	for _, want := range []string{"Partly scanned", "Nothing matched so far", "Looked at 133 messages (4.2 MB)", "Stopped at the time budget", "not looked at", "in 42 ms"} {
+		if !strings.Contains(got, want) {
+			t.Errorf("page lacks %q: %s", want, got)
+		}
+	}
+	q := form(t, links(doc)["Continue"])
+	if q.Get("cursor") != "after-3" || q.Get("q") != "nowhere-to-be-found" {
+		t.Errorf("Continue leads to %v", q)
+	}
+	times := 0
+	for _, n := range all(doc, tag("time")) {
+		if attr(n, "datetime") != "" && attr(n, "data-time") != "" {
+			times++
+		}
+	}
+	if times < 4 {
+		t.Errorf("%d times that the browser can write in the reader's zone, want the four of the scan line", times)
+	}
+}
+
+func heads(doc *html.Node) string {
+	var out []string
+	for _, n := range all(doc, func(n *html.Node) bool { return tag("table")(n) && has(n, "data-rows") }) {
+		for _, h := range all(n, tag("th")) {
+			if attr(h, "scope") == "col" {
+				out = append(out, strings.TrimRight(text(h), " ↓↑"))
+			}
+		}
+	}
+	return strings.Join(out, "|")
+}
+
+func TestColumnsAreChosenAndRemembered(t *testing.T) {
+	t.Parallel()
+	s, r := filled(now)
+	s.messages[0].Headers = append(s.messages[0].Headers, controlbus.Header{Key: "odd, %name", Value: "v1"}, controlbus.Header{Key: "x-tenant", Value: "second"})
+	u := newUI(t, s, r, noLive)
+	_, doc := get(t, u, "/messages")
+	if got := heads(doc); got != "Time|Outcome|Channel|Correlation or id|Delivery|Size|Body" {
+		t.Errorf("usual columns: %s", got)
+	}
+	// The order is the list's, whatever the address says.
+	_, doc = get(t, u, "/messages?cols=body,header.x-tenant,service,channel,header.a")
+	if got := heads(doc); got != "Time|Channel|Service|a|x-tenant|Body" {
+		t.Errorf("columns of the address: %s", got)
+	}
+	if got := mainText(doc); !strings.Contains(got, "acme, second") {
+		t.Errorf("a header given twice: %s", got)
+	}
+	for bad, want := range map[string]int{"nonsense": 400, "header.": 400, strings.Repeat("time,", 30): 413, "header." + strings.Repeat("x", 300): 413} {
+		if w, _ := get(t, u, "/messages?cols="+url.QueryEscape(bad)); w.Code != want {
+			t.Errorf("cols=%.40s: got %d, want %d", bad, w.Code, want)
+		}
+	}
+	post := func(f url.Values) *http.Response {
+		req := httptest.NewRequest("POST", "/messages/columns", strings.NewReader(f.Encode()))
+		req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+		req.Header.Set("Sec-Fetch-Site", "same-origin")
+		w := httptest.NewRecorder()
+		u.ServeHTTP(w, req)
+		return w.Result()
+	}
+	res := post(url.Values{"col": {"outcome", "header.odd%2C %25name"}, "headers": {"x-tenant header.b"}, "back": {"?q=timeout&env=production&cursor=x&cols=time"}})
+	at := res.Header.Get("Location")
+	q := form(t, at)
+	if res.StatusCode != 303 || !strings.HasPrefix(at, "/messages?") || q.Get("q") != "timeout" || q.Get("env") != "production" || q.Has("cursor") {
+		t.Fatalf("%d to %s", res.StatusCode, at)
+	}
+	_, doc = get(t, u, at)
+	if got := heads(doc); got != "Time|Outcome|b|odd, %name|x-tenant" {
+		t.Errorf("chosen columns: %s", got)
+	}
+	cookies := res.Cookies()
+	if len(cookies) != 1 || !cookies[0].HttpOnly {
+		t.Fatalf("cookies %v", cookies)
+	}
+	again := func(value string) string {
+		req := httptest.NewRequest("GET", "/messages", nil)
+		req.AddCookie(&http.Cookie{Name: cookies[0].Name, Value: value})
+		w := httptest.NewRecorder()
+		u.ServeHTTP(w, req)
+		doc, err := html.Parse(w.Body)
+		if err != nil || w.Code != 200 {
+			t.Fatal(err, w.Code)
+		}
+		return heads(doc)
+	}
+	if got := again(cookies[0].Value); got != "Time|Outcome|b|odd, %name|x-tenant" {
+		t.Errorf("remembered columns: %s", got)
+	}
+	if got := again("no-such-column"); got != "Time|Outcome|Channel|Correlation or id|Delivery|Size|Body" {
+		t.Errorf("with a choice that cannot be read: %s", got)
+	}
+	if res = post(url.Values{"reset": {"1"}, "col": {"size"}, "back": {"//evil.example/?q=1"}}); !strings.HasPrefix(res.Header.Get("Location"), "/messages") || res.Cookies()[0].MaxAge >= 0 {
+		t.Errorf("reset: to %s with %v", res.Header.Get("Location"), res.Cookies())
+	}
+	if res = post(url.Values{"col": {"nonsense"}}); res.StatusCode != 400 {
+		t.Errorf("a column that does not exist: %d", res.StatusCode)
+	}
+}
+
+func TestSharedLinksHoldEverything(t *testing.T) {
+	t.Parallel()
+	s, r := filled(now)
+	_, doc := get(t, newUI(t, s, r, noLive), "/messages?q=timeout&cols=time,size&order=oldest")
+	all := links(doc)
+	moving, fixed := form(t, all["This search"]), form(t, all["Exactly this period"])
+	for name, q := range map[string]url.Values{"moving": moving, "fixed": fixed} {
+		if q.Get("q") != "timeout" || q.Get("cols") != "time,size" || q.Get("order") != "oldest" || q.Get("env") != "production" {
+			t.Errorf("%s link: %v", name, q)
+		}
+	}
+	if moving.Has("from") || fixed.Get("to") != now.Format(time.RFC3339Nano) || fixed.Get("from") != now.Add(-time.Hour).Format(time.RFC3339Nano) || fixed.Has("range") {
+		t.Errorf("ranges: %v and %v", moving, fixed)
+	}
+	if _, ok := all["Export"]; ok || strings.Contains(mainText(doc), "Parquet") {
+		t.Error("an export is offered that does not exist")
+	}
+}
