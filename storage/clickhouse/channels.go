@@ -59,6 +59,7 @@ func (s *Store) channels(ctx context.Context, q storage.ChannelQuery) ([]storage
 	}
 	var traffic []trafficRow
 	var described []description
+	var seen map[watcher]coverage
 	g := s.newGrid(nanos(q.Range), q.Range.Duration()/sparkSlots)
 	grp, gctx := errgroup.WithContext(ctx)
 	grp.Go(func() (err error) {
@@ -67,6 +68,10 @@ func (s *Store) channels(ctx context.Context, q storage.ChannelQuery) ([]storage
 	})
 	grp.Go(func() (err error) {
 		described, err = s.describedChannels(gctx, q)
+		return err
+	})
+	grp.Go(func() (err error) {
+		seen, err = s.watched(gctx, q.Env, q.Broker, g)
 		return err
 	})
 	if err := grp.Wait(); err != nil {
@@ -86,7 +91,7 @@ func (s *Store) channels(ctx context.Context, q storage.ChannelQuery) ([]storage
 		for i, slot := range t.SparkAt {
 			sums[int(slot)] = float64(t.SparkN[i]) * float64(g.width)
 		}
-		for _, p := range g.fill(sums) {
+		for _, p := range g.fill(sums, seen[watcher{t.Env, t.Broker}]) {
 			st.Spark = append(st.Spark, p.Value)
 		}
 	}
@@ -321,6 +326,7 @@ func (s *Store) channelSeries(ctx context.Context, q storage.SeriesQuery) (stora
 	}
 	var rows []slotRow
 	var ready, unacked []storage.Point
+	var seen map[watcher]coverage
 	grp, gctx := errgroup.WithContext(ctx)
 	grp.Go(func() (err error) {
 		sel := newSelection(s.query("channel_traffic"))
@@ -338,6 +344,10 @@ func (s *Store) channelSeries(ctx context.Context, q storage.SeriesQuery) (stora
 	})
 	grp.Go(func() (err error) {
 		ready, unacked, err = s.channelDepth(gctx, q.Channel, g)
+		return err
+	})
+	grp.Go(func() (err error) {
+		seen, err = s.watched(gctx, q.Channel.Env, q.Channel.Broker, g)
 		return err
 	})
 	if err := grp.Wait(); err != nil {
@@ -370,8 +380,9 @@ func (s *Store) channelSeries(ctx context.Context, q storage.SeriesQuery) (stora
 	for slot, h := range hists {
 		p50[slot], p99[slot] = h.quantile(0.5), h.quantile(0.99)
 	}
+	watched := join(seen)
 	return storage.ChannelSeries{
-		Rate: g.fill(rate), Failed: g.fill(failed), Bytes: g.fill(bytes),
+		Rate: g.fill(rate, watched), Failed: g.fill(failed, watched), Bytes: g.fill(bytes, watched),
 		P50: g.values(p50), P99: g.values(p99), Ready: ready, Unacked: unacked,
 	}, nil
 }

@@ -71,14 +71,25 @@ func (s *Store) trafficTotals(ctx context.Context, t *storage.Totals, env string
 	q := newSelection(s.query("totals"))
 	g.over(q)
 	q.equal("env", "env", env)
-	q.add("GROUP BY slot\nORDER BY slot")
-	rows, err := collect[struct {
+	q.add("    GROUP BY slot, env, system, destination\n)\nGROUP BY slot\nORDER BY slot")
+	type slotTotals struct {
 		Slot   uint32 `ch:"slot"`
 		N      uint64 `ch:"events"`
 		Failed uint64 `ch:"failures"`
 		Bytes  uint64 `ch:"size"`
-	}](ctx, s, nil, q)
-	if err != nil {
+	}
+	var rows []slotTotals
+	var seen map[watcher]coverage
+	grp, gctx := errgroup.WithContext(ctx)
+	grp.Go(func() (err error) {
+		rows, err = collect[slotTotals](gctx, s, nil, q)
+		return err
+	})
+	grp.Go(func() (err error) {
+		seen, err = s.watched(gctx, env, "", g)
+		return err
+	})
+	if err := grp.Wait(); err != nil {
 		return err
 	}
 	rate, failed := make(map[int]float64), make(map[int]float64)
@@ -89,7 +100,8 @@ func (s *Store) trafficTotals(ctx context.Context, t *storage.Totals, env string
 		rate[int(row.Slot)] += float64(row.N)
 		failed[int(row.Slot)] += float64(row.Failed)
 	}
-	t.Rate, t.FailedRate = g.fill(rate), g.fill(failed)
+	watched := join(seen)
+	t.Rate, t.FailedRate = g.fill(rate, watched), g.fill(failed, watched)
 	return nil
 }
 

@@ -1,7 +1,9 @@
 package clickhouse
 
 import (
+	"context"
 	"math"
+	"slices"
 	"time"
 
 	"github.com/signalbox-dev/signalbox/controlbus"
@@ -82,21 +84,133 @@ func (g grid) over(q *selection) {
 	q.bind("width", uint32(g.width))
 }
 
-// fill turns sums per slot into points per second: NaN before the first and
-// behind the last slot that has data, where nothing is known, 0 between.
-func (g grid) fill(sums map[int]float64) []storage.Point {
+// settle is how long after its end a slot of a chart may still grow: senders
+// collect before they send, and the queue before it writes. Until then the slot
+// is left out, because half a step drawn whole looks like a fall.
+const settle = 10 * time.Second
+
+// fill turns sums per slot into points per second. A slot without traffic is 0
+// where somebody watched, and NaN, unknown, where nobody did. Where nobody ever
+// says that he watches, only services' own telemetry is there, and everything
+// between its first and last traffic counts as watched.
+func (g grid) fill(sums map[int]float64, watched coverage) []storage.Point {
 	points := make([]storage.Point, g.slots)
 	first, last := g.slots, -1
-	for slot := range sums {
-		first, last = min(first, slot), max(last, slot)
+	if watched == nil {
+		for slot := range sums {
+			first, last = min(first, slot), max(last, slot)
+		}
 	}
+	settled := time.Now().Add(-settle).Unix()
 	for i := range points {
 		points[i] = storage.Point{Time: g.time(i), Value: math.NaN()}
-		if i >= first && i <= last {
-			points[i].Value = sums[i] / float64(g.width)
+		n, seen := sums[i]
+		if g.start+int64(i+1)*g.width <= settled && (seen || watched[i] || i >= first && i <= last) {
+			points[i].Value = n / float64(g.width)
 		}
 	}
 	return points
+}
+
+// coverage says of which slots it is known what passed; nil where nobody says.
+type coverage map[int]bool
+
+// join is what any of them watched.
+func join(all map[watcher]coverage) coverage {
+	var out coverage
+	for _, c := range all {
+		if out == nil {
+			out = coverage{}
+		}
+		for slot := range c {
+			out[slot] = true
+		}
+	}
+	return out
+}
+
+// watcher is a broker that an agent observes.
+type watcher struct{ env, broker string }
+
+// A report of an agent speaks for the time until the next one is due, with some
+// patience, within these bounds.
+const (
+	minReport = 25 * time.Second
+	maxReport = 3 * time.Minute
+)
+
+// watched finds out from the agents' reports when each broker was observed.
+func (s *Store) watched(ctx context.Context, env, broker string, g grid) (map[watcher]coverage, error) {
+	r := nanoRange{from: max(g.start*1e9-int64(maxReport), minTime), to: g.end() * 1e9}
+	series, err := s.channelSeriesOf(ctx, r, env, broker, func(*selection, string) {}, []string{controlbus.MetricBrokerUp})
+	if err != nil || len(series) == 0 {
+		return nil, err
+	}
+	ids := make([]uint64, 0, len(series))
+	for k := range series {
+		ids = append(ids, k.series)
+	}
+	slices.Sort(ids)
+	q := newSelection(s.sql("SELECT series, toInt64(intDiv(toInt64(toUnixTimestamp(ts)) - {start:Int64} + 1000000 * {width:Int64}, {width:Int64}) - 1000000) AS slot,\n" +
+		"    toInt64(toUnixTimestamp(min(ts))) AS first_s, toInt64(toUnixTimestamp(max(ts))) AS last_s, count() AS reports\n" +
+		"FROM @db.samples\nWHERE"))
+	q.where("metric = {metric:String}")
+	q.where("series IN {series:Array(UInt64)}")
+	q.between("ts", r, false)
+	q.where("value > 0")
+	q.add("GROUP BY series, slot\nORDER BY series, slot")
+	q.bind("metric", controlbus.MetricBrokerUp)
+	q.bind("series", ids)
+	q.bind("start", g.start)
+	q.bind("width", g.width)
+	rows, err := collect[reportRow](ctx, s, nil, q)
+	if err != nil {
+		return nil, err
+	}
+	out := make(map[watcher]coverage)
+	for len(rows) > 0 {
+		n := 1
+		for n < len(rows) && rows[n].Series == rows[0].Series {
+			n++
+		}
+		sr := series[seriesKey{controlbus.MetricBrokerUp, rows[0].Series}]
+		w := watcher{sr.Env, sr.Broker}
+		if out[w] == nil {
+			out[w] = coverage{}
+		}
+		g.cover(out[w], rows[:n])
+		rows = rows[n:]
+	}
+	return out, nil
+}
+
+// reportRow says when a series had samples within a slot.
+type reportRow struct {
+	Series uint64 `ch:"series"`
+	Slot   int64  `ch:"slot"`
+	FirstS int64  `ch:"first_s"`
+	LastS  int64  `ch:"last_s"`
+	N      uint64 `ch:"reports"`
+}
+
+// cover marks the slots for which the reports of one series speak.
+func (g grid) cover(c coverage, rows []reportRow) {
+	var reports uint64
+	for _, r := range rows {
+		reports += r.N
+	}
+	patience := maxReport
+	if reports > 1 {
+		every := time.Duration(rows[len(rows)-1].LastS-rows[0].FirstS) * time.Second / time.Duration(reports-1)
+		patience = min(max(every*5/2, minReport), maxReport)
+	}
+	for _, r := range rows {
+		for slot := (r.FirstS - g.start) / g.width; slot <= (r.LastS+int64(patience/time.Second)-g.start)/g.width && slot < int64(g.slots); slot++ {
+			if slot >= 0 {
+				c[int(slot)] = true
+			}
+		}
+	}
 }
 
 // values puts values at their slots and NaN everywhere else.

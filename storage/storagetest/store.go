@@ -55,6 +55,7 @@ func Run(t *testing.T, open func(testing.TB) Store) {
 		{"Channels", channels},
 		{"Series", series},
 		{"TotalsAndTables", totals},
+		{"GapsAreNotZero", gaps},
 		{"InvalidMessages", invalid},
 		{"ImplausibleTimes", implausible},
 	} {

@@ -292,6 +292,98 @@ func totals(t *testing.T, s Store) {
 	}
 }
 
+// gaps: a step without traffic is zero where an agent watched and unknown where
+// none did, and the step that is not over yet is not drawn as a fall.
+func gaps(t *testing.T, s Store) {
+	at := base()
+	now := time.Now().UTC()
+	name := controlbus.ChannelName{Env: "prod", System: "nats", Broker: "n1", Name: "orders"}
+	b := s.NewBatch()
+	pane := func(at time.Time, env string, op controlbus.Op, n uint64) {
+		b.AppendPane(&storage.Pane{Time: at.Truncate(10 * time.Second).UnixNano(), Env: env, System: "nats", Broker: "n1", Destination: "orders", Op: op, Count: n, Bytes: n})
+	}
+	up := func(at time.Time, value float64) {
+		b.AppendSample(&storage.Sample{Metric: controlbus.MetricBrokerUp, Series: 1, Kind: "gauge", Time: at.UnixNano(), Value: value, Labels: []storage.Attr{
+			{Key: controlbus.AttrEnvironment, Value: "prod"}, {Key: controlbus.AttrBroker, Value: "n1"}, {Key: controlbus.AttrSystem, Value: "nats"}}})
+	}
+	// Minutes 0 to 9: traffic. 10 to 14: an agent watches and nothing passes. 15
+	// to 19: nobody watches, 17 to 19 because the broker is down. 20: traffic.
+	for m := range 21 {
+		for i := range 6 {
+			t := at.Add(time.Duration(m)*time.Minute + time.Duration(i)*10*time.Second)
+			if m < 15 || m == 20 {
+				up(t, 1)
+			} else if m >= 17 {
+				up(t, 0)
+			}
+			if m < 10 || m == 20 {
+				pane(t, "prod", controlbus.OpTap, 10)
+				pane(t, "prod", controlbus.OpSend, 10) // the same messages
+				pane(t, "prod", controlbus.OpProcess, 9)
+				pane(t, "services", controlbus.OpSend, 10) // nobody says that he watches
+			}
+		}
+	}
+	up(now, 1)
+	pane(now.Add(-10*time.Minute), "prod", controlbus.OpTap, 10)
+	pane(now, "prod", controlbus.OpTap, 10)
+	if err := s.Write(t.Context(), "gaps", b); err != nil {
+		t.Fatal(err)
+	}
+	check := func(what string, points []storage.Point, gap bool) {
+		t.Helper()
+		for _, p := range points {
+			switch m := int(p.Time.Sub(at) / time.Minute); {
+			case m == 15: // the last report speaks for its beginning
+			case m < 10 || m == 20:
+				if p.Value != 1 {
+					t.Errorf("%s, minute %d: %v messages/s, want 1: each is counted once", what, m, p.Value)
+				}
+			case gap && m > 15:
+				if !math.IsNaN(p.Value) {
+					t.Errorf("%s, minute %d: %v where nobody watched, want a gap", what, m, p.Value)
+				}
+			case p.Value != 0:
+				t.Errorf("%s, minute %d: %v, want 0", what, m, p.Value)
+			}
+		}
+	}
+	r := storage.TimeRange{From: at, To: at.Add(21 * time.Minute)}
+	cs, err := s.ChannelSeries(t.Context(), storage.SeriesQuery{Channel: name, Range: r, Step: time.Minute})
+	if err != nil {
+		t.Fatal(err)
+	}
+	check("channel", cs.Rate, true)
+	r.To = at.Add(96 * time.Minute) // Totals make 96 steps
+	for env, gap := range map[string]bool{"prod": true, "services": false} {
+		got, err := s.Totals(t.Context(), env, r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got.Messages != 660 || got.Bytes != 660 {
+			t.Errorf("totals of %s: %d messages of %d bytes, want 660 each", env, got.Messages, got.Bytes)
+		}
+		check(env, got.Rate[:21], gap)
+		if v := got.Rate[40].Value; !math.IsNaN(v) {
+			t.Errorf("%s after everything: %v, want a gap", env, v)
+		}
+	}
+	list, err := s.Channels(t.Context(), storage.ChannelQuery{Range: storage.TimeRange{From: at, To: at.Add(48 * time.Minute)}, Env: "prod"})
+	if err != nil || len(list) != 1 {
+		t.Fatalf("channels: %+v, %v", list, err)
+	}
+	if sp := list[0].Spark; !math.IsNaN(sp[17]) || sp[12] != 0 || sp[3] != 60 {
+		t.Errorf("spark: %v", sp)
+	}
+	got, err := s.Totals(t.Context(), "prod", storage.Last(96*time.Minute, now))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if last := got.Rate[len(got.Rate)-1]; !math.IsNaN(last.Value) || got.Messages != 20 {
+		t.Errorf("the step that is not over is %v of %d messages, want it left out and 20", last, got.Messages)
+	}
+}
+
 func invalid(t *testing.T, s Store) {
 	at := base()
 	want := []storage.Invalid{
