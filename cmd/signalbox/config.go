@@ -21,6 +21,7 @@ import (
 	"github.com/signalbox-dev/signalbox/controlbus"
 	"github.com/signalbox-dev/signalbox/storage/clickhouse"
 	"github.com/signalbox-dev/signalbox/storage/engine"
+	"github.com/signalbox-dev/signalbox/ui/prometheus"
 )
 
 // config is the console's configuration file, composed of each package's own
@@ -35,12 +36,13 @@ type config struct {
 	ListenGRPC string        `yaml:"listen_grpc"`
 	Grace      time.Duration `yaml:"grace"` // each part gets this long to stop
 
-	Log       logConfig        `yaml:"log"`
-	Storage   storageConfig    `yaml:"storage"`
-	Collector collector.Config `yaml:"collector"`
-	Ingest    ingest.Config    `yaml:"ingest"`
-	OTLP      otlp.Config      `yaml:"otlp"`
-	Live      live.Config      `yaml:"live"`
+	Log        logConfig         `yaml:"log"`
+	Storage    storageConfig     `yaml:"storage"`
+	Collector  collector.Config  `yaml:"collector"`
+	Ingest     ingest.Config     `yaml:"ingest"`
+	OTLP       otlp.Config       `yaml:"otlp"`
+	Live       live.Config       `yaml:"live"`
+	Prometheus prometheus.Config `yaml:"prometheus"`
 }
 
 type storageConfig struct {
@@ -58,13 +60,14 @@ type logConfig struct {
 func defaultConfig() config {
 	c := config{
 		DataDir: filepath.Join(".data", "console"), Listen: "127.0.0.1:8470", ListenGRPC: "127.0.0.1:4317",
-		Grace:     20 * time.Second,
-		Log:       logConfig{Level: slog.LevelInfo, Format: "text"},
-		Storage:   storageConfig{Config: clickhouse.DefaultConfig(), Engine: engine.DefaultConfig()},
-		Collector: collector.DefaultConfig(),
-		Ingest:    ingest.DefaultConfig(),
-		OTLP:      otlp.DefaultConfig(),
-		Live:      live.DefaultConfig(),
+		Grace:      20 * time.Second,
+		Log:        logConfig{Level: slog.LevelInfo, Format: "text"},
+		Storage:    storageConfig{Config: clickhouse.DefaultConfig(), Engine: engine.DefaultConfig()},
+		Collector:  collector.DefaultConfig(),
+		Ingest:     ingest.DefaultConfig(),
+		OTLP:       otlp.DefaultConfig(),
+		Live:       live.DefaultConfig(),
+		Prometheus: prometheus.DefaultConfig(),
 	}
 	c.Storage.Engine.DataDir = "" // in DataDir, unless the file says otherwise
 	c.Collector.Dir = ""
@@ -148,6 +151,7 @@ func (c config) validate() error {
 	section("ingest.", c.Ingest.Validate())
 	section("otlp.", c.OTLP.Validate())
 	section("live.", c.Live.Validate())
+	section("prometheus.", c.Prometheus.Validate())
 	return errors.Join(errs...)
 }
 

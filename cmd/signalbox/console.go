@@ -29,6 +29,7 @@ import (
 	"github.com/signalbox-dev/signalbox/storage/state"
 	"github.com/signalbox-dev/signalbox/ui"
 	uilive "github.com/signalbox-dev/signalbox/ui/live"
+	"github.com/signalbox-dev/signalbox/ui/prometheus"
 )
 
 // console is everything behind `signalbox serve`, put together. Its stages run
@@ -203,6 +204,10 @@ func (c *console) runHTTP(ctx context.Context, ready chan<- struct{}) error {
 		c.set.WritePrometheus(w)
 		metrics.WriteProcessMetrics(w)
 	})
+	queries := prometheus.New(c.cfg.Prometheus, prometheus.Deps{
+		Querier: c.store, Version: version, Log: c.log.With("component", "prometheus"), Metrics: c.set,
+	})
+	mux.Handle(prometheus.Path+"/", queries)
 	var p pulse
 	if c.engine != nil {
 		p.client = c.engine.HTTPClient()
@@ -234,6 +239,7 @@ func (c *console) runHTTP(ctx context.Context, ready chan<- struct{}) error {
 	if err != nil {
 		err = errors.Join(err, server.Close())
 	}
+	err = errors.Join(err, queries.Close())
 	if e := <-served; !errors.Is(e, http.ErrServerClosed) {
 		err = errors.Join(err, e)
 	}

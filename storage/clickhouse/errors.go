@@ -77,7 +77,7 @@ func wrap(what string, err error) error {
 		return nil
 	}
 	if errors.Is(err, context.Canceled) || errors.Is(err, controlbus.ErrInvalid) ||
-		errors.Is(err, controlbus.ErrUnavailable) || errors.Is(err, controlbus.ErrNotFound) {
+		errors.Is(err, controlbus.ErrUnavailable) || errors.Is(err, controlbus.ErrNotFound) || errors.Is(err, controlbus.ErrTooLarge) {
 		return fmt.Errorf("clickhouse: %s: %w", what, err)
 	}
 	if c := code(err); permanent[c] {

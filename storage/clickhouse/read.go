@@ -47,6 +47,20 @@ func (t summaries) RoundTrip(req *http.Request) (*http.Response, error) {
 // added to n. The deadline is that of ctx, else the configured one, and is
 // enforced by the server too, so that nothing works on for nobody.
 func (s *Store) read(ctx context.Context, n *scanned, q *selection, row func(chdriver.Rows) error) error {
+	return s.run(ctx, n, q, driver.Settings{
+		// Buffer the answer, which a limit keeps small: an error then has a
+		// status of its own, and the summary is complete.
+		"wait_end_of_query": 1,
+	}, row)
+}
+
+// stream is read for answers that are too long to be held back: rows come
+// while the server still works, and an error may come behind some of them.
+func (s *Store) stream(ctx context.Context, q *selection, row func(chdriver.Rows) error) error {
+	return s.run(ctx, nil, q, driver.Settings{}, row)
+}
+
+func (s *Store) run(ctx context.Context, n *scanned, q *selection, settings driver.Settings, row func(chdriver.Rows) error) error {
 	ctx, cancel := s.bounded(ctx)
 	defer cancel()
 	if n == nil {
@@ -57,12 +71,7 @@ func (s *Store) read(ctx context.Context, n *scanned, q *selection, row func(chd
 	if left <= 0 {
 		return context.DeadlineExceeded
 	}
-	settings := driver.Settings{
-		"max_execution_time": strconv.FormatFloat(max(left, 0.01), 'f', 3, 64),
-		// Buffer the answer, which a limit keeps small: an error then has a
-		// status of its own, and the summary is complete.
-		"wait_end_of_query": 1,
-	}
+	settings["max_execution_time"] = strconv.FormatFloat(max(left, 0.01), 'f', 3, 64)
 	if release(s.version) >= 2407 { // older ones have neither the buffers nor the setting
 		// A search that reads in the key's order stops when its page is full.
 		// With the buffers that servers would put behind each part, every

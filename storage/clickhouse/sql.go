@@ -125,11 +125,16 @@ func idSet(column, name string, ids [][16]byte) set {
 
 // textSet is the set of a text column.
 func textSet(column, name string, values []string) set {
-	s := set{cond: fmt.Sprintf("%s IN (SELECT unhex(arrayJoin({%s:Array(String)})))", column, name), name: name}
+	return set{cond: fmt.Sprintf("%s IN (SELECT unhex(arrayJoin({%s:Array(String)})))", column, name), name: name, values: hexed(values)}
+}
+
+// hexed are texts as hexadecimal digits: parameters are no place for arbitrary bytes.
+func hexed(values []string) []string {
+	var list []string
 	for _, v := range values {
-		s.values = append(s.values, hex.EncodeToString([]byte(v)))
+		list = append(list, hex.EncodeToString([]byte(v)))
 	}
-	return s
+	return list
 }
 
 // anyOf is the condition that a row is in one of the sets; empty ones are left

@@ -54,6 +54,7 @@ func Run(t *testing.T, open func(testing.TB) Store) {
 		{"ConversationFollowsLinks", links},
 		{"Channels", channels},
 		{"Series", series},
+		{"Metrics", metrics},
 		{"TotalsAndTables", totals},
 		{"GapsAreNotZero", gaps},
 		{"InvalidMessages", invalid},

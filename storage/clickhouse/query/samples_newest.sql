@@ -1,0 +1,7 @@
+-- The newest sample of each series and step. Conditions follow.
+SELECT
+    series,
+    toUnixTimestamp64Milli(max(ts)) AS ms,
+    argMax(value, ts) AS newest
+FROM @db.samples
+WHERE
