@@ -42,8 +42,9 @@ fuzz: ## each fuzz target for FUZZTIME (20s)
 lint: ## gofmt, vet, golangci-lint with the import arrows, tsc
 	@test/lint.sh
 
-generate: node_modules ## templ components and browser assets
+generate: node_modules ## templ components, the tests' API client and browser assets
 	@go tool templ generate -log-level warn
+	@go tool -modfile=$(TOOLS) oapi-codegen -config ui/api/apitest/oapi-codegen.yaml -o ui/api/apitest/client.gen.go ui/api/openapi.yaml
 	@npm run --silent build
 
 verify: generate ## regenerate and fail on a difference

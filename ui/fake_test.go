@@ -79,6 +79,7 @@ func (f *fakeStore) Messages(_ context.Context, q storage.MessageQuery) (storage
 			break
 		}
 		m.Snippet = string(m.Body)
+		m.Body = nil // a search does not bring bodies
 		out.Messages = append(out.Messages, m)
 	}
 	if f.stopped == storage.StopDeadline {
@@ -123,6 +124,18 @@ func (f *fakeStore) Message(_ context.Context, uid controlbus.ID, _ time.Time) (
 		}
 	}
 	return storage.MessageDetail{}, controlbus.ErrNotFound
+}
+
+func (f *fakeStore) Bodies(_ context.Context, of []storage.Message) (map[controlbus.ID][]byte, error) {
+	out := map[controlbus.ID][]byte{}
+	for i := range of {
+		for _, m := range f.messages {
+			if m.UID == of[i].UID && len(m.Body) > 0 {
+				out[m.UID] = m.Body
+			}
+		}
+	}
+	return out, f.err
 }
 
 func (f *fakeStore) Conversation(_ context.Context, q storage.ConversationQuery) (storage.Conversation, error) {

@@ -36,6 +36,7 @@ type Store interface {
 	messages.Reader
 	channels.Reader
 	page.EnvironmentLister
+	Bodies(ctx context.Context, of []storage.Message) (map[controlbus.ID][]byte, error)
 	Totals(ctx context.Context, env string, within storage.TimeRange) (storage.Totals, error)
 	Tables(ctx context.Context) ([]storage.TableSize, error)
 }

@@ -3,6 +3,7 @@
 package storagetest
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"math"
@@ -24,6 +25,7 @@ type Store interface {
 	Messages(context.Context, storage.MessageQuery) (storage.MessagePage, error)
 	Histogram(context.Context, storage.MessageQuery, time.Duration) (storage.Histogram, error)
 	Message(context.Context, controlbus.ID, time.Time) (storage.MessageDetail, error)
+	Bodies(context.Context, []storage.Message) (map[controlbus.ID][]byte, error)
 	Conversation(context.Context, storage.ConversationQuery) (storage.Conversation, error)
 	Channels(context.Context, storage.ChannelQuery) ([]storage.ChannelState, error)
 	ChannelSeries(context.Context, storage.SeriesQuery) (storage.ChannelSeries, error)
@@ -46,6 +48,7 @@ func Run(t *testing.T, open func(testing.TB) Store) {
 		{"CursorsAreComplete", cursors},
 		{"DuplicatesAreShownOnce", duplicates},
 		{"Filters", filters},
+		{"BodiesOfAPage", bodies},
 		{"DeadlineStopsASearch", deadline},
 		{"BadQueriesAreInvalid", badQueries},
 		{"HistogramCountsWhatASearchFinds", histograms},
@@ -350,6 +353,37 @@ func cursors(t *testing.T, s Store) {
 				t.Errorf("order %v: %d messages on all pages, want %d", order, len(seen), n)
 			}
 		}
+	}
+}
+
+// bodies asks for the bodies of a page whose messages lie days apart.
+func bodies(t *testing.T, s Store) {
+	at := base()
+	var events []*controlbus.MessageEvent
+	for i := range 30 {
+		e := &controlbus.MessageEvent{UID: uid("bodies", i), Time: at.Add(time.Duration(i) * 2 * time.Hour).UnixNano(), Destination: "pages"}
+		if i%3 > 0 {
+			e.Body = append([]byte{0, 255, byte(i)}, bytes.Repeat([]byte("x"), 1000*(i%2))...)
+		}
+		events = append(events, e)
+	}
+	write(t, s, "bodies", events...)
+	p := find(t, s, storage.MessageQuery{Range: storage.TimeRange{From: at.Add(-time.Hour), To: at.Add(100 * time.Hour)}, Channel: "pages"})
+	got, err := s.Bodies(t.Context(), p.Messages)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, e := range events {
+		b, ok := got[e.UID]
+		if ok && !bytes.Equal(b, e.Body) || !ok && len(e.Body) > 0 {
+			t.Errorf("body %d: got %d bytes, %v; want %d", i, len(b), ok, len(e.Body))
+		}
+	}
+	if len(p.Messages) != len(events) {
+		t.Errorf("found %d messages, want %d", len(p.Messages), len(events))
+	}
+	if got, err := s.Bodies(t.Context(), nil); err != nil || len(got) > 0 {
+		t.Errorf("bodies of nothing: got %d, %v", len(got), err)
 	}
 }
 

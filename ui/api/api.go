@@ -33,6 +33,8 @@ const base = Root + "v1"
 type Store interface {
 	Messages(ctx context.Context, q storage.MessageQuery) (storage.MessagePage, error)
 	Message(ctx context.Context, uid controlbus.ID, near time.Time) (storage.MessageDetail, error)
+	// Bodies returns the stored bodies of messages that a search found.
+	Bodies(ctx context.Context, of []storage.Message) (map[controlbus.ID][]byte, error)
 	Conversation(ctx context.Context, q storage.ConversationQuery) (storage.Conversation, error)
 	Channels(ctx context.Context, q storage.ChannelQuery) ([]storage.ChannelState, error)
 	ChannelSeries(ctx context.Context, q storage.SeriesQuery) (storage.ChannelSeries, error)
@@ -59,6 +61,8 @@ type Deps struct {
 	// Timeout bounds what one answer, or one page of an export, waits for the
 	// store.
 	Timeout time.Duration
+	// ExportTime bounds one export; 0 is a quarter of an hour.
+	ExportTime time.Duration
 }
 
 // API is the routes.
@@ -66,6 +70,8 @@ type API struct {
 	deps   Deps
 	doc    *document
 	routes []page.Route
+
+	exports chan struct{} // one place for each that is being written
 }
 
 // operation is a method and path of the document with its handler.
@@ -80,7 +86,10 @@ func New(deps Deps) (*API, error) {
 	if err != nil {
 		return nil, fmt.Errorf("api: %w", err)
 	}
-	a := &API{deps: deps, doc: doc}
+	if deps.ExportTime == 0 {
+		deps.ExportTime = exportTime
+	}
+	a := &API{deps: deps, doc: doc, exports: make(chan struct{}, maxExports)}
 	all := a.operations()
 	mounted := map[string]bool{}
 	for _, op := range all {
@@ -113,6 +122,7 @@ func (a *API) operations() []operation {
 		{"GET", "/channels", a.channels},
 		{"GET", "/channel", a.channel},
 		{"GET", "/messages", a.messages},
+		{"GET", "/messages/export", a.export},
 		{"GET", "/messages/{uid}", a.message},
 		{"GET", "/messages/{uid}/body", a.body},
 		{"GET", "/messages/{uid}/history", a.messageHistory},
