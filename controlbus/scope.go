@@ -1,6 +1,9 @@
 package controlbus
 
-import "slices"
+import (
+	"context"
+	"slices"
+)
 
 // ScopeRule allows the channels of the environments that match both patterns;
 // * stands for any run of characters.
@@ -77,4 +80,32 @@ func (s Scope) hold(rule func(ScopeRule) bool) bool {
 		}
 	}
 	return len(s.sets) > 0
+}
+
+type scopeKey struct{}
+
+// WithScope returns a context whose reads are limited. Stores look for it and
+// refuse a query that they cannot limit.
+func WithScope(ctx context.Context, s Scope) context.Context {
+	return context.WithValue(ctx, scopeKey{}, s)
+}
+
+// ScopeFrom returns what the reads of a context are limited to. Where nobody
+// said, ok is false and the console reads for itself.
+func ScopeFrom(ctx context.Context) (s Scope, ok bool) {
+	s, ok = ctx.Value(scopeKey{}).(Scope)
+	return s, ok
+}
+
+// And is what both scopes allow.
+func (s Scope) And(other Scope) Scope {
+	switch {
+	case s.None() || other.None():
+		return Scope{}
+	case s.all:
+		return other
+	case other.all:
+		return s
+	}
+	return Scope{sets: slices.Concat(s.sets, other.sets)}
 }

@@ -72,6 +72,9 @@ type Message struct {
 type MessageDetail struct {
 	Message
 	BodyStored bool // the body's row was found (it has its own retention)
+	// BodyHidden says why a stored body is not shown to this reader; then Body
+	// and Snippet are empty and BodyStored is false.
+	BodyHidden string
 }
 
 // Scan says what a search looked at and why it stopped.

@@ -5,8 +5,9 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math"
-	"net/http"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -15,8 +16,11 @@ import (
 	"time"
 
 	"github.com/signalbox-dev/signalbox/controlbus"
+	"github.com/signalbox-dev/signalbox/controlbus/access"
 	"github.com/signalbox-dev/signalbox/storage"
+	"github.com/signalbox-dev/signalbox/storage/state"
 	"github.com/signalbox-dev/signalbox/ui"
+	"github.com/signalbox-dev/signalbox/ui/guard"
 	"github.com/signalbox-dev/signalbox/ui/live"
 )
 
@@ -399,7 +403,7 @@ func filled(at time.Time) (*fakeStore, *fakeRoster) {
 
 func newUI(t testing.TB, s *fakeStore, r *fakeRoster, src live.Source) *ui.UI {
 	t.Helper()
-	cfg := ui.Config{Version: "test", Store: s, Live: src, Now: func() time.Time { return now }, Owner: func(*http.Request) string { return "Mia" }}
+	cfg := ui.Config{Version: "test", Store: s, Live: src, Now: func() time.Time { return now }, Guard: openGuard(t)}
 	if r != nil {
 		cfg.Roster = r
 	}
@@ -409,4 +413,34 @@ func newUI(t testing.TB, s *fakeStore, r *fakeRoster, src live.Source) *ui.UI {
 	}
 	t.Cleanup(u.Close)
 	return u
+}
+
+// openGuard lets everybody in as the administrator.
+func openGuard(t testing.TB) *guard.Guard {
+	t.Helper()
+	return newGuard(t, func(c *access.Config) { c.Mode = access.ModeOpen }, access.DefaultPrivacy())
+}
+
+func newGuard(t testing.TB, edit func(*access.Config), privacy access.Privacy) *guard.Guard {
+	t.Helper()
+	store, err := state.Open(t.Context(), filepath.Join(t.TempDir(), "state.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := store.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	cfg := access.DefaultConfig()
+	edit(&cfg)
+	svc, err := access.New(cfg, privacy, store, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	g, err := guard.New(guard.Config{Access: svc, Hosts: []string{"example.com"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return g
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"net/url"
 	"runtime/debug"
 	"strconv"
 	"strings"
@@ -86,7 +87,7 @@ func (u *UI) count(next http.Handler) http.Handler {
 		return next
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		_, route := u.mux.Handler(r)
+		route := u.mux.Pattern(r)
 		started := u.cfg.Now()
 		if websocket.IsWebSocketUpgrade(r) {
 			u.cfg.Metrics.GetOrCreateCounter(`signalbox_ui_requests_total{route="` + route + `",code="101"}`).Inc()
@@ -155,4 +156,30 @@ func (u *UI) fail(w http.ResponseWriter, r *http.Request, err error, stack []byt
 	if err := v.Render(w, page.Options{Title: a.Title, Status: a.Status}, body); err != nil {
 		http.Error(w, a.Title, a.Status)
 	}
+}
+
+// askIn answers who is not signed in: pages lead to the sign-in and back, what
+// a page asked by itself is told to go there, and programs get a problem.
+func (u *UI) askIn(w http.ResponseWriter, r *http.Request, err error) {
+	next := r.URL.RequestURI()
+	switch {
+	case strings.HasPrefix(r.URL.Path, api.Root), websocket.IsWebSocketUpgrade(r), r.Method != http.MethodGet && r.Method != http.MethodHead:
+		u.fail(w, r, err, nil)
+	case r.Header.Get("HX-Request") == "true":
+		if at, err := url.Parse(r.Header.Get("HX-Current-URL")); err == nil && at.Path != "" {
+			next = at.RequestURI()
+		}
+		w.Header().Set("HX-Redirect", signIn(next))
+		w.WriteHeader(http.StatusUnauthorized)
+	default:
+		http.Redirect(w, r, signIn(next), http.StatusSeeOther)
+	}
+}
+
+// signIn is the address of the sign-in that leads on to a page of the console.
+func signIn(next string) string {
+	if next = localPath(next); next == "/" {
+		return "/login"
+	}
+	return "/login?" + url.Values{"next": {next}}.Encode()
 }

@@ -18,10 +18,12 @@ import (
 	"github.com/VictoriaMetrics/metrics"
 
 	"github.com/signalbox-dev/signalbox/controlbus"
+	"github.com/signalbox-dev/signalbox/controlbus/access"
 	"github.com/signalbox-dev/signalbox/storage"
 	"github.com/signalbox-dev/signalbox/ui/api"
 	"github.com/signalbox-dev/signalbox/ui/asset"
 	"github.com/signalbox-dev/signalbox/ui/component"
+	"github.com/signalbox-dev/signalbox/ui/guard"
 	"github.com/signalbox-dev/signalbox/ui/live"
 	"github.com/signalbox-dev/signalbox/ui/page"
 	"github.com/signalbox-dev/signalbox/ui/page/agents"
@@ -47,17 +49,17 @@ type Roster interface {
 	Agents() []controlbus.AgentView
 }
 
-// Config is what the console needs. Store is required; what else is nil has no
-// page and no navigation.
+// Config is what the console needs. Guard and Store are required; what else is
+// nil has no page and no navigation.
 type Config struct {
+	// Guard knows who asks; every route is mounted behind it.
+	Guard   *guard.Guard
 	Log     *slog.Logger
 	Version string
 	Store   Store
 	Roster  Roster
 	Live    live.Source
 	Health  overview.Health
-	// Owner names who asks for a tap; nil records nobody.
-	Owner func(*http.Request) string
 	// Origins are trusted besides the host asked, scheme and port included:
 	// where a proxy rewrites Host.
 	Origins []string
@@ -73,9 +75,11 @@ type Config struct {
 type UI struct {
 	cfg    Config
 	site   *page.Site
+	store  *limited
+	audit  *audit
 	assets *asset.Set
 	live   *live.Handler
-	mux    *http.ServeMux
+	mux    *guard.Mux
 	root   http.Handler
 }
 
@@ -88,13 +92,16 @@ func New(cfg Config) (*UI, error) {
 	if cfg.Store == nil {
 		return nil, errors.New("ui: no store")
 	}
+	if cfg.Guard == nil {
+		return nil, errors.New("ui: no guard")
+	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	u := &UI{cfg: cfg, mux: http.NewServeMux()}
+	u := &UI{cfg: cfg, mux: cfg.Guard.Mux()}
 	var err error
 	if cfg.Assets != nil {
 		u.assets, err = asset.Load(cfg.Assets)
@@ -107,8 +114,11 @@ func New(cfg Config) (*UI, error) {
 	if !u.assets.Built() {
 		cfg.Log.Warn("front end not built: pages work as plain links and forms; run make generate and build again")
 	}
+	u.audit = &audit{access: cfg.Guard.Access(), now: cfg.Now, seen: map[string]time.Time{}}
+	u.store = &limited{store: cfg.Store, audit: u.audit}
 	u.site = &page.Site{
-		Version: cfg.Version, Now: cfg.Now, Environments: cfg.Store, Timeout: pageTimeout,
+		NavActions: map[string]access.Action{}, Open: cfg.Guard.Access().Open(),
+		Version: cfg.Version, Now: cfg.Now, Environments: u.store, Timeout: pageTimeout,
 		CSS: u.assets.URL("style.css"), JS: u.assets.URL("app.js"), Favicon: u.assets.URL("favicon.svg"),
 	}
 	if err := u.routes(); err != nil {
@@ -130,54 +140,87 @@ func New(cfg Config) (*UI, error) {
 // routes mounts the pages that exist and lists them in the navigation.
 func (u *UI) routes() error {
 	var areas []page.Route
-	nav := func(area, label, icon, url, key string) {
+	nav := func(area, label, icon, url, key string, needs access.Action) {
+		u.site.NavActions[area] = needs
 		u.site.Nav = append(u.site.Nav, component.NavItem{Area: area, Label: label, Icon: icon, URL: url, Key: key})
 	}
 	c := u.cfg
-	var fleet interface{ Agents() []controlbus.AgentView }
+	var roster *fleet
+	// A nil roster must not become a non-nil interface of another type.
+	var lister channels.AgentLister
 	var taps channels.TapControl
-	if c.Roster != nil { // a nil Roster must not become a non-nil interface of another type
-		fleet, taps = c.Roster, c.Roster
-	}
-	nav("overview", "Overview", "overview", "/", "o")
-	areas = append(areas, overview.New(u.site, c.Store, fleet, c.Health).Routes()...)
-	nav("channels", "Channels", "channels", "/channels", "c")
-	areas = append(areas, channels.New(u.site, channels.Deps{Channels: c.Store, Messages: c.Store, Agents: fleet, Taps: taps, Live: c.Live != nil, Owner: c.Owner}).Routes()...)
-	nav("messages", "Messages", "messages", "/messages", "m")
-	areas = append(areas, messages.New(u.site, messages.Deps{Store: c.Store, Live: c.Live != nil, Exports: u.exports}).Routes()...)
-	if c.Live != nil {
-		nav("live", "Live tap", "live", "/live", "l")
-		areas = append(areas, livetap.New(u.site, c.Store).Routes()...)
-		u.live = live.New(live.Config{Source: c.Live, Log: c.Log, Origins: c.Origins})
-		u.mux.Handle("GET "+live.Path, u.wrap(u.live.Serve))
-	}
-	if fleet != nil {
-		nav("agents", "Agents", "agents", "/agents", "a")
-		areas = append(areas, agents.New(u.site, fleet, c.Store).Routes()...)
-	}
-	deps := api.Deps{Version: c.Version, Store: c.Store, Health: c.Health, Owner: c.Owner, Now: c.Now, Timeout: pageTimeout}
 	if c.Roster != nil {
-		deps.Fleet = c.Roster
+		roster = &fleet{roster: c.Roster, audit: u.audit}
+		lister, taps = roster, roster
+	}
+	nav("overview", "Overview", "overview", "/", "o", access.ViewMetadata)
+	areas = append(areas, overview.New(u.site, u.store, lister, c.Health).Routes()...)
+	nav("channels", "Channels", "channels", "/channels", "c", access.ViewMetadata)
+	areas = append(areas, channels.New(u.site, channels.Deps{Channels: u.store, Messages: u.store, Agents: lister, Taps: taps, Live: c.Live != nil}).Routes()...)
+	nav("messages", "Messages", "messages", "/messages", "m", access.ViewMetadata)
+	areas = append(areas, messages.New(u.site, messages.Deps{Store: u.store, Live: c.Live != nil, Exports: u.exports}).Routes()...)
+	if c.Live != nil {
+		nav("live", "Live tap", "live", "/live", "l", access.LiveTap)
+		areas = append(areas, livetap.New(u.site, u.store).Routes()...)
+		u.live = live.New(live.Config{Source: c.Live, Log: c.Log, Origins: c.Origins})
+		areas = append(areas, page.Route{Pattern: "GET " + live.Path, Handler: u.live.Serve, Action: access.LiveTap})
+	}
+	if lister != nil {
+		nav("agents", "Agents", "agents", "/agents", "a", access.ViewMetadata)
+		areas = append(areas, agents.New(u.site, lister, u.store).Routes()...)
+	}
+	deps := api.Deps{Version: c.Version, Store: u.store, Health: c.Health, Now: c.Now, Timeout: pageTimeout}
+	if c.Roster != nil {
+		deps.Fleet = roster
 	}
 	programs, err := api.New(deps)
 	if err != nil {
 		return err
 	}
 	areas = append(areas, programs.Routes()...)
+	areas = append(areas,
+		page.Route{Pattern: "POST /preferences", Handler: u.preferences, Action: access.Public},
+		page.Route{Pattern: "/", Action: access.Self, Handler: func(_ http.ResponseWriter, r *http.Request) error {
+			return fmt.Errorf("page %s: %w", component.Visible(r.URL.Path), controlbus.ErrNotFound)
+		}})
 	for _, r := range areas {
-		u.mux.Handle(r.Pattern, u.wrap(r.Handler))
+		if r.Action == access.Export {
+			r.Handler = u.recorded(r.Handler)
+		}
+		u.mux.Handle(r.Pattern, r.Action, u.wrap(r.Handler), u.refuse)
 	}
-	u.mux.Handle("GET "+asset.Prefix, u.assets)
-	u.mux.Handle("POST /preferences", u.wrap(u.preferences))
-	u.mux.Handle("/", u.wrap(func(_ http.ResponseWriter, r *http.Request) error {
-		return fmt.Errorf("page %s: %w", component.Visible(r.URL.Path), controlbus.ErrNotFound)
-	}))
-	return nil
+	u.mux.Handle("GET "+asset.Prefix, access.Public, u.assets, u.refuse)
+	return u.mux.Err()
+}
+
+// recorded puts into the audit trail that results leave as a file, before they
+// do.
+func (u *UI) recorded(next page.Handler) page.Handler {
+	return func(w http.ResponseWriter, r *http.Request) error {
+		e := access.Event{Code: access.EventExport, Target: component.Visible(r.URL.Path), Env: r.URL.Query().Get("env"), Detail: component.Visible(r.URL.RawQuery)}
+		if err := u.cfg.Guard.Access().Record(r.Context(), e); err != nil {
+			return fmt.Errorf("exports are recorded, and that fails now: %w: %w", controlbus.ErrUnavailable, err)
+		}
+		return next(w, r)
+	}
+}
+
+// Routes lists what is mounted, with what each route does.
+func (u *UI) Routes() []guard.Route { return u.mux.Routes() }
+
+// refuse answers who may not: whoever can sign in is asked to, and comes back.
+func (u *UI) refuse(w http.ResponseWriter, r *http.Request, err error) {
+	if errors.Is(err, access.ErrUnauthenticated) {
+		guard.Challenge(w, err)
+		u.askIn(w, r, err)
+		return
+	}
+	u.fail(w, r, err, nil)
 }
 
 // exports says whether the API that hands out results as files is mounted.
 func (u *UI) exports() bool {
-	_, pattern := u.mux.Handler(&http.Request{Method: http.MethodGet, URL: &url.URL{Path: messages.ExportPath}, Host: "-"})
+	pattern := u.mux.Pattern(&http.Request{Method: http.MethodGet, URL: &url.URL{Path: messages.ExportPath}, Host: "-"})
 	return strings.HasSuffix(pattern, messages.ExportPath)
 }
 

@@ -19,6 +19,7 @@ import (
 	"github.com/signalbox-dev/signalbox/collector/live"
 	"github.com/signalbox-dev/signalbox/collector/otlp"
 	"github.com/signalbox-dev/signalbox/controlbus"
+	"github.com/signalbox-dev/signalbox/controlbus/access"
 	"github.com/signalbox-dev/signalbox/storage/clickhouse"
 	"github.com/signalbox-dev/signalbox/storage/engine"
 	"github.com/signalbox-dev/signalbox/ui/prometheus"
@@ -43,6 +44,8 @@ type config struct {
 	OTLP       otlp.Config       `yaml:"otlp"`
 	Live       live.Config       `yaml:"live"`
 	Prometheus prometheus.Config `yaml:"prometheus"`
+	Access     access.Config     `yaml:"access"`
+	Privacy    access.Privacy    `yaml:"privacy"`
 }
 
 type storageConfig struct {
@@ -68,7 +71,10 @@ func defaultConfig() config {
 		OTLP:       otlp.DefaultConfig(),
 		Live:       live.DefaultConfig(),
 		Prometheus: prometheus.DefaultConfig(),
+		Access:     access.DefaultConfig(),
+		Privacy:    access.DefaultPrivacy(),
 	}
+	c.Access.Mode = access.ModeOpen
 	c.Storage.Engine.DataDir = "" // in DataDir, unless the file says otherwise
 	c.Collector.Dir = ""
 	c.Ingest.Quarantine = ""
@@ -152,6 +158,7 @@ func (c config) validate() error {
 	section("otlp.", c.OTLP.Validate())
 	section("live.", c.Live.Validate())
 	section("prometheus.", c.Prometheus.Validate())
+	section("access.", c.Access.Validate())
 	return errors.Join(errs...)
 }
 

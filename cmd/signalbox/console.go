@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"net"
@@ -21,6 +22,7 @@ import (
 	"github.com/signalbox-dev/signalbox/collector/live"
 	"github.com/signalbox-dev/signalbox/collector/otlp"
 	"github.com/signalbox-dev/signalbox/controlbus"
+	"github.com/signalbox-dev/signalbox/controlbus/access"
 	"github.com/signalbox-dev/signalbox/controlbus/backoff"
 	"github.com/signalbox-dev/signalbox/controlbus/link"
 	"github.com/signalbox-dev/signalbox/storage"
@@ -28,6 +30,7 @@ import (
 	"github.com/signalbox-dev/signalbox/storage/engine"
 	"github.com/signalbox-dev/signalbox/storage/state"
 	"github.com/signalbox-dev/signalbox/ui"
+	"github.com/signalbox-dev/signalbox/ui/guard"
 	uilive "github.com/signalbox-dev/signalbox/ui/live"
 	"github.com/signalbox-dev/signalbox/ui/prometheus"
 )
@@ -48,6 +51,7 @@ type console struct {
 	engine    *engine.Supervisor // nil with a DSN
 	state     *state.Store
 	roster    *link.Roster
+	guard     *guard.Guard
 
 	// store is set by the store stage before it is ready.
 	store *clickhouse.Store
@@ -80,6 +84,13 @@ func newConsole(ctx context.Context, cfg config, log *slog.Logger) (_ *console, 
 		return nil, err
 	}
 	if c.roster, err = link.NewRoster(ctx, c.state, part("link")); err != nil {
+		return nil, err
+	}
+	service, err := access.New(cfg.Access, cfg.Privacy, c.state, part("access"))
+	if err != nil {
+		return nil, err
+	}
+	if c.guard, err = guard.New(guard.Config{Access: service, Log: part("guard"), AgentsOpen: cfg.Access.Agents != access.AgentsToken}); err != nil {
 		return nil, err
 	}
 	if cfg.Storage.DSN == "" {
@@ -185,7 +196,7 @@ func (c *console) runStore(ctx context.Context, ready chan<- struct{}) error {
 // runHTTP serves pages, OTLP, agents and live taps on the one port.
 func (c *console) runHTTP(ctx context.Context, ready chan<- struct{}) error {
 	pages, err := ui.New(ui.Config{
-		Log: c.log.With("component", "ui"), Version: version, Store: c.store, Roster: c.roster, Metrics: c.set, Assets: c.assets,
+		Guard: c.guard, Log: c.log.With("component", "ui"), Version: version, Store: c.store, Roster: c.roster, Metrics: c.set, Assets: c.assets,
 		Live: uilive.SourceFunc(func(q controlbus.LiveQuery, who controlbus.LiveReader) (uilive.Subscription, error) {
 			return c.hub.Subscribe(q, who)
 		}),
@@ -194,20 +205,28 @@ func (c *console) runHTTP(ctx context.Context, ready chan<- struct{}) error {
 	if err != nil {
 		return err
 	}
-	mux := http.NewServeMux()
+	mux := c.guard.Mux()
 	for _, path := range []string{"/v1/logs", "/v1/traces", "/v1/metrics"} {
-		mux.Handle(path, c.receiver.Handler())
+		mux.Handle(path, access.IngestTelemetry, c.receiver.Handler(), nil)
 	}
-	mux.Handle(link.Path, c.roster.Handler())
-	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, _ *http.Request) {
+	mux.Handle(link.Path, access.AgentLink, c.roster.Handler(), nil)
+	mux.Handle("GET /healthz", access.Public, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+		_, _ = io.WriteString(w, "ok\n") // for load balancers: the program answers
+	}), nil)
+	mux.Handle("GET /metrics", access.Scrape, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
 		c.set.WritePrometheus(w)
 		metrics.WriteProcessMetrics(w)
-	})
+	}), nil)
 	queries := prometheus.New(c.cfg.Prometheus, prometheus.Deps{
 		Querier: c.store, Version: version, Log: c.log.With("component", "prometheus"), Metrics: c.set,
+		Scope: func(ctx context.Context) controlbus.Scope {
+			scope, _ := controlbus.ScopeFrom(ctx)
+			return scope
+		},
 	})
-	mux.Handle(prometheus.Path+"/", queries)
+	mux.Handle(prometheus.Path+"/", access.ViewMetrics, queries, nil)
 	var p pulse
 	if c.engine != nil {
 		p.client = c.engine.HTTPClient()
@@ -217,7 +236,10 @@ func (c *console) runHTTP(ctx context.Context, ready chan<- struct{}) error {
 	defer feeling.Wait()
 	defer enough()
 	feeling.Go(func() { p.run(feelCtx) })
-	mux.Handle("/", p.hurry(pages))
+	mux.Mount("/", guard.Wrap(pages, p.hurry))
+	if err := mux.Err(); err != nil {
+		return err
+	}
 
 	server := &http.Server{
 		Handler: mux, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 2 * time.Minute, IdleTimeout: 2 * time.Minute,

@@ -50,3 +50,28 @@ func (c Config) Validate() error {
 	}
 	return errors.Join(errs...)
 }
+
+// Privacy is the "privacy" section of the console's configuration: what it
+// allows at all, whatever role somebody has.
+type Privacy struct {
+	PayloadView bool `yaml:"payload_view"` // payloads on pages and in the API, and searching in them
+	Export      bool `yaml:"export"`       // results as files
+	LiveTap     bool `yaml:"live_tap"`
+}
+
+// DefaultPrivacy leaves it to the roles.
+func DefaultPrivacy() Privacy { return Privacy{PayloadView: true, Export: true, LiveTap: true} }
+
+func (p Privacy) withheld() []Action {
+	var out []Action
+	if !p.PayloadView {
+		out = append(out, ReadBody)
+	}
+	if !p.Export {
+		out = append(out, Export)
+	}
+	if !p.LiveTap {
+		out = append(out, LiveTap)
+	}
+	return out
+}

@@ -35,6 +35,8 @@ type Identity struct {
 	// within limits the grants: a token is never worth more than its owner is now.
 	within  []Grant
 	limited bool
+	// withheld is what the console's configuration allows nobody.
+	withheld []Action
 	// key finds the credential again, to ask whether it still holds.
 	key credential
 }
@@ -46,8 +48,8 @@ type credential struct {
 }
 
 // Anonymous is everybody, where the console runs without signing in.
-func Anonymous(grants []Grant) Identity {
-	return Identity{ID: "anonymous", Name: "anonymous", Kind: KindAnonymous, Grants: grants}
+func (s *Service) Anonymous() Identity {
+	return Identity{ID: "anonymous", Name: "anonymous", Kind: KindAnonymous, Grants: Everywhere(Admin), withheld: s.withheld}
 }
 
 // Can says whether the identity may do a on a channel of an environment. For
@@ -59,6 +61,9 @@ func (id Identity) Can(a Action, env, channel string) bool {
 		return true
 	case Self:
 		return id.Kind != ""
+	}
+	if slices.Contains(id.withheld, a) {
+		return false
 	}
 	if a.Global() {
 		env, channel = "", ""
@@ -78,6 +83,9 @@ func (id Identity) Somewhere(a Action) bool {
 
 // Scope is what reading for a must be limited to.
 func (id Identity) Scope(a Action) Scope {
+	if slices.Contains(id.withheld, a) {
+		return Scope{}
+	}
 	sets := [][]controlbus.ScopeRule{rules(id.Grants, a)}
 	if id.limited {
 		sets = append(sets, rules(id.within, a))
@@ -93,6 +101,19 @@ func rules(grants []Grant, a Action) []controlbus.ScopeRule {
 		}
 	}
 	return out
+}
+
+// Why says, for people, why the identity may not do a.
+func (id Identity) Why(a Action) string {
+	if slices.Contains(id.withheld, a) {
+		return "The configuration of this console allows it to nobody (privacy)."
+	}
+	for _, r := range Roles() {
+		if r.May(a) {
+			return "It needs the role " + string(r) + "; an administrator gives roles."
+		}
+	}
+	return "It is not for people."
 }
 
 // Covers says whether the identity may all that a grant allows, and so may give

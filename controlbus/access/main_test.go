@@ -48,7 +48,7 @@ func start(t *testing.T, edit func(*access.Config)) *console {
 	if edit != nil {
 		edit(&cfg)
 	}
-	if c.Service, err = access.New(cfg, c.store, slog.New(slog.NewTextHandler(c.log, nil))); err != nil {
+	if c.Service, err = access.New(cfg, access.DefaultPrivacy(), c.store, slog.New(slog.NewTextHandler(c.log, nil))); err != nil {
 		t.Fatal(err)
 	}
 	c.ctx = access.WithClient(t.Context(), access.Client{Address: "192.0.2.1", UserAgent: "test"})
@@ -440,7 +440,7 @@ func TestOpenModeHasNoSetup(t *testing.T) {
 	if link, err := c.Setup(c.ctx); err != nil || link != "" {
 		t.Errorf("setup: got a link %v, %v", link != "", err)
 	}
-	id := access.Anonymous(access.Everywhere(access.Admin))
+	id := c.Anonymous()
 	if _, err := c.Still(c.ctx, id); err != nil {
 		t.Error(err)
 	}

@@ -26,11 +26,12 @@ const maxCached = 10000
 
 // Service is safe for concurrent use. It starts nothing and needs no closing.
 type Service struct {
-	cfg     Config
-	store   Store
-	log     *slog.Logger
-	hashers *hashers
-	tries   *throttle
+	cfg      Config
+	withheld []Action // from everybody
+	store    Store
+	log      *slog.Logger
+	hashers  *hashers
+	tries    *throttle
 
 	mu      sync.Mutex
 	changed chan struct{} // closed, and replaced, at every change
@@ -45,12 +46,12 @@ type cached struct {
 }
 
 // New returns a service over a store.
-func New(cfg Config, store Store, log *slog.Logger) (*Service, error) {
+func New(cfg Config, privacy Privacy, store Store, log *slog.Logger) (*Service, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("access: %w", err)
 	}
 	return &Service{
-		cfg: cfg, store: store, log: log, hashers: newHashers(2), tries: newThrottle(),
+		cfg: cfg, withheld: privacy.withheld(), store: store, log: log, hashers: newHashers(2), tries: newThrottle(),
 		changed: make(chan struct{}), cache: map[credential]cached{},
 	}, nil
 }
@@ -183,7 +184,7 @@ func (s *Service) loadSession(ctx context.Context, key credential, now time.Time
 		return cached{}, errSignedOut
 	}
 	return cached{
-		id:    Identity{ID: user.ID, Name: user.Name, Kind: KindUser, Grants: user.Grants, Session: session.ID, key: key},
+		id:    Identity{ID: user.ID, Name: user.Name, Kind: KindUser, Grants: user.Grants, Session: session.ID, withheld: s.withheld, key: key},
 		until: minTime(end, now.Add(cacheFor)), touched: session.SeenAt,
 	}, nil
 }
@@ -196,7 +197,7 @@ func (s *Service) loadToken(ctx context.Context, key credential, now time.Time) 
 	if !t.Active(now) {
 		return cached{}, errSignedOut
 	}
-	id := Identity{ID: t.ID, Name: t.Name, Kind: KindToken, Grants: t.Grants, key: key}
+	id := Identity{ID: t.ID, Name: t.Name, Kind: KindToken, Grants: t.Grants, withheld: s.withheld, key: key}
 	if t.Kind == TokenAgent {
 		id.Kind, id.Name = KindAgent, t.AgentID
 	}

@@ -152,7 +152,7 @@ func tapsOf(v *controlbus.AgentView) []Tap {
 func (a *API) agents(w http.ResponseWriter, r *http.Request) error {
 	p := a.params(r)
 	env := p.text("env")
-	all, err := a.fleet()
+	all, err := a.fleet(r.Context())
 	if p.err != nil {
 		err = p.err
 	}
@@ -171,7 +171,7 @@ func (a *API) agents(w http.ResponseWriter, r *http.Request) error {
 func (a *API) taps(w http.ResponseWriter, r *http.Request) error {
 	p := a.params(r)
 	env, broker := p.text("env"), p.text("broker")
-	all, err := a.fleet()
+	all, err := a.fleet(r.Context())
 	if p.err != nil {
 		err = p.err
 	}
@@ -205,7 +205,7 @@ const (
 )
 
 func (a *API) startTap(w http.ResponseWriter, r *http.Request) error {
-	all, err := a.fleet()
+	all, err := a.fleet(r.Context())
 	if err != nil {
 		return err
 	}
@@ -223,15 +223,12 @@ func (a *API) startTap(w http.ResponseWriter, r *http.Request) error {
 	ask := channels.TapRequest{
 		Channel: controlbus.ChannelName{Env: q.Env, System: q.System, Broker: q.Broker, Name: q.Channel}, Reason: q.Reason, Lease: lease,
 	}
-	if a.deps.Owner != nil {
-		ask.Owner = a.deps.Owner(r)
-	}
 	id, err := channels.Ask(r.Context(), all, a.deps.Fleet, a.deps.Now(), ask)
 	if err != nil {
 		return err
 	}
 	// The wish is recorded; the answer is what was recorded.
-	for _, v := range a.deps.Fleet.Agents() {
+	for _, v := range a.deps.Fleet.Agents(r.Context()) {
 		for _, t := range tapsOf(&v) {
 			if v.ID == id && t.Broker == q.Broker && t.Channel == q.Channel && t.Origin == "console" {
 				return write(w, http.StatusAccepted, t)
@@ -242,7 +239,7 @@ func (a *API) startTap(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (a *API) endTap(w http.ResponseWriter, r *http.Request) error {
-	if _, err := a.fleet(); err != nil {
+	if _, err := a.fleet(r.Context()); err != nil {
 		return err
 	}
 	p := a.params(r)

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/signalbox-dev/signalbox/controlbus"
+	"github.com/signalbox-dev/signalbox/controlbus/access"
 	"github.com/signalbox-dev/signalbox/storage"
 	"github.com/signalbox-dev/signalbox/ui/page"
 	"github.com/signalbox-dev/signalbox/ui/page/channels"
@@ -46,7 +47,7 @@ type Store interface {
 // Fleet lists agents and asks them for taps.
 type Fleet interface {
 	channels.TapControl
-	Agents() []controlbus.AgentView
+	Agents(ctx context.Context) []controlbus.AgentView
 }
 
 // Deps are what the API reads from. Store is required; without a Fleet there
@@ -56,7 +57,6 @@ type Deps struct {
 	Store   Store
 	Fleet   Fleet
 	Health  overview.Health // nil: nothing is known to be wrong
-	Owner   func(*http.Request) string
 	Now     func() time.Time
 	// Timeout bounds what one answer, or one page of an export, waits for the
 	// store.
@@ -77,6 +77,7 @@ type API struct {
 // operation is a method and path of the document with its handler.
 type operation struct {
 	method, path string
+	action       access.Action
 	handler      page.Handler
 }
 
@@ -99,38 +100,38 @@ func New(deps Deps) (*API, error) {
 			return nil, fmt.Errorf("api: %s is not in openapi.yaml", key)
 		}
 		mounted[key] = true
-		a.routes = append(a.routes, page.Route{Pattern: op.method + " " + base + op.path, Handler: only(known, op.handler)})
+		a.routes = append(a.routes, page.Route{Pattern: op.method + " " + base + op.path, Action: op.action, Handler: only(known, op.handler)})
 	}
 	for key := range doc.parameters {
 		if !mounted[key] && !doc.elsewhere[key] {
 			return nil, fmt.Errorf("api: openapi.yaml has %s, which nothing serves", key)
 		}
 	}
-	a.routes = append(a.routes, page.Route{Pattern: Root, Handler: a.missing})
+	a.routes = append(a.routes, page.Route{Pattern: Root, Action: access.Self, Handler: a.missing})
 	return a, nil
 }
 
 func (a *API) operations() []operation {
 	return []operation{
-		{"GET", "/version", a.version},
-		{"GET", "/openapi.json", a.doc.serveJSON},
-		{"GET", "/openapi.yaml", a.doc.serveYAML},
-		{"GET", "/environments", a.environments},
-		{"GET", "/overview", a.overview},
-		{"GET", "/health", a.health},
-		{"GET", "/store", a.store},
-		{"GET", "/channels", a.channels},
-		{"GET", "/channel", a.channel},
-		{"GET", "/messages", a.messages},
-		{"GET", "/messages/export", a.export},
-		{"GET", "/messages/{uid}", a.message},
-		{"GET", "/messages/{uid}/body", a.body},
-		{"GET", "/messages/{uid}/history", a.messageHistory},
-		{"GET", "/history", a.history},
-		{"GET", "/agents", a.agents},
-		{"GET", "/taps", a.taps},
-		{"POST", "/taps", a.startTap},
-		{"DELETE", "/taps", a.endTap},
+		{"GET", "/version", access.Self, a.version},
+		{"GET", "/openapi.json", access.Public, a.doc.serveJSON},
+		{"GET", "/openapi.yaml", access.Public, a.doc.serveYAML},
+		{"GET", "/environments", access.ViewMetadata, a.environments},
+		{"GET", "/overview", access.ViewMetadata, a.overview},
+		{"GET", "/health", access.Self, a.health},
+		{"GET", "/store", access.ViewMetadata, a.store},
+		{"GET", "/channels", access.ViewMetadata, a.channels},
+		{"GET", "/channel", access.ViewMetadata, a.channel},
+		{"GET", "/messages", access.ViewMetadata, a.messages},
+		{"GET", "/messages/export", access.Export, a.export},
+		{"GET", "/messages/{uid}", access.ViewMetadata, a.message},
+		{"GET", "/messages/{uid}/body", access.ReadBody, a.body},
+		{"GET", "/messages/{uid}/history", access.ViewMetadata, a.messageHistory},
+		{"GET", "/history", access.ViewMetadata, a.history},
+		{"GET", "/agents", access.ViewMetadata, a.agents},
+		{"GET", "/taps", access.ViewMetadata, a.taps},
+		{"POST", "/taps", access.RequestTap, a.startTap},
+		{"DELETE", "/taps", access.RequestTap, a.endTap},
 	}
 }
 
@@ -215,9 +216,9 @@ func (a *API) bound(r *http.Request) (context.Context, context.CancelFunc) {
 // errNoFleet answers for agents and taps where the console has none.
 var errNoFleet = fmt.Errorf("this console has no agents: %w", controlbus.ErrNotFound)
 
-func (a *API) fleet() ([]controlbus.AgentView, error) {
+func (a *API) fleet(ctx context.Context) ([]controlbus.AgentView, error) {
 	if a.deps.Fleet == nil {
 		return nil, errNoFleet
 	}
-	return a.deps.Fleet.Agents(), nil
+	return a.deps.Fleet.Agents(ctx), nil
 }

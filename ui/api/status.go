@@ -107,7 +107,7 @@ func (a *API) overview(w http.ResponseWriter, r *http.Request) error {
 		OldestMessage: at(t.OldestMessage), NewestLog: at(t.NewestLog), Rate: points(t.Rate), FailedRate: points(t.FailedRate), Troubles: a.troubles(),
 	}
 	if a.deps.Fleet != nil {
-		for _, v := range a.deps.Fleet.Agents() {
+		for _, v := range a.deps.Fleet.Agents(ctx) {
 			switch {
 			case env != "" && v.Env != env:
 			case v.Presence == controlbus.Online:

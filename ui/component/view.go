@@ -25,6 +25,9 @@ type Shell struct {
 	// Filter is nil on pages that have nothing to filter.
 	Filter *FilterView
 
+	User string // who is signed in
+	Open bool   // nobody signs in on this console
+
 	Here    string // path and query of this page, for the way back
 	Refresh bool   // numbers are replaced in place
 	Seconds string // between refreshes

@@ -18,6 +18,7 @@ import (
 	"github.com/a-h/templ"
 
 	"github.com/signalbox-dev/signalbox/controlbus"
+	"github.com/signalbox-dev/signalbox/controlbus/access"
 	"github.com/signalbox-dev/signalbox/storage"
 	"github.com/signalbox-dev/signalbox/ui/component"
 )
@@ -29,6 +30,9 @@ type Handler func(w http.ResponseWriter, r *http.Request) error
 type Route struct {
 	Pattern string // of http.ServeMux, such as "GET /channels"
 	Handler Handler
+	// Action is what it does. A route without one keeps the console from
+	// starting.
+	Action access.Action
 }
 
 // EnvironmentLister names the environments that have data. It may be called
@@ -43,8 +47,12 @@ type Site struct {
 	Now          func() time.Time
 	Environments EnvironmentLister // nil: one nameless environment
 	Nav          []component.NavItem
-	CSS, JS      string
-	Favicon      string
+	// NavActions are what an area of Nav needs.
+	NavActions map[string]access.Action
+	// Open says that nobody signs in here; every page says so.
+	Open    bool
+	CSS, JS string
+	Favicon string
 	// Timeout bounds what one page may wait for the store.
 	Timeout time.Duration
 
@@ -194,6 +202,13 @@ func ReadRange(f url.Values, now time.Time) (within storage.TimeRange, kept url.
 	return storage.Last(d, end.UTC()), kept, nil
 }
 
+// May says whether who asks may do a anywhere: whether a link or button for it
+// is worth showing.
+func (v *View) May(a access.Action) bool {
+	id, _ := access.From(v.r.Context())
+	return id.Somewhere(a)
+}
+
 // Relative says that the range ends now, so that the page can refresh itself.
 func (v *View) Relative() bool { return v.kept.Get("from") == "" && v.kept.Get("to") == "" }
 
@@ -319,7 +334,16 @@ func (v *View) Shell(o Options) component.Shell {
 		}
 	}
 	slices.SortFunc(s.Range.Kept, func(a, b component.Pair) int { return strings.Compare(a.Name, b.Name) })
-	s.Nav = slices.Clone(v.site.Nav)
+	id, _ := access.From(v.r.Context())
+	for _, n := range v.site.Nav {
+		if id.Somewhere(v.site.NavActions[n.Area]) {
+			s.Nav = append(s.Nav, n)
+		}
+	}
+	s.Open = v.site.Open
+	if id.Kind == access.KindUser {
+		s.User = component.Visible(id.Name)
+	}
 	for i := range s.Nav {
 		s.Nav[i].URL = v.URL(s.Nav[i].URL)
 	}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/signalbox-dev/signalbox/controlbus"
+	"github.com/signalbox-dev/signalbox/controlbus/access"
 	"github.com/signalbox-dev/signalbox/storage"
 	"github.com/signalbox-dev/signalbox/ui/component"
 	"github.com/signalbox-dev/signalbox/ui/page"
@@ -19,7 +20,7 @@ import (
 
 // Lister lists the fleet. It does not block.
 type Lister interface {
-	Agents() []controlbus.AgentView
+	Agents(ctx context.Context) []controlbus.AgentView
 }
 
 // TableReader says how large the store is. It blocks for one query at most.
@@ -41,7 +42,7 @@ func New(site *page.Site, agents Lister, tables TableReader) *Pages {
 
 // Routes lists the addresses.
 func (p *Pages) Routes() []page.Route {
-	return []page.Route{{Pattern: "GET /agents", Handler: p.show}}
+	return []page.Route{{Pattern: "GET /agents", Handler: p.show, Action: access.ViewMetadata}}
 }
 
 type view struct {
@@ -99,7 +100,7 @@ func (p *Pages) show(w http.ResponseWriter, r *http.Request) error {
 	}
 	m := view{}
 	silent := 0
-	all := slices.Clone(p.agents.Agents())
+	all := slices.Clone(p.agents.Agents(r.Context()))
 	slices.SortFunc(all, func(a, b controlbus.AgentView) int { return cmp.Compare(a.ID, b.ID) })
 	for i := range all {
 		a := &all[i]

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/signalbox-dev/signalbox/controlbus"
+	"github.com/signalbox-dev/signalbox/controlbus/access"
 	"github.com/signalbox-dev/signalbox/storage"
 	"github.com/signalbox-dev/signalbox/ui/component"
 	"github.com/signalbox-dev/signalbox/ui/page"
@@ -30,7 +31,7 @@ type MessageReader interface {
 
 // AgentLister says which taps exist. It does not block.
 type AgentLister interface {
-	Agents() []controlbus.AgentView
+	Agents(ctx context.Context) []controlbus.AgentView
 }
 
 // TapControl starts and ends wire taps through an agent. RequestTap returns once
@@ -65,22 +66,22 @@ func New(site *page.Site, deps Deps) *Pages { return &Pages{site: site, deps: de
 // Routes lists the addresses.
 func (p *Pages) Routes() []page.Route {
 	routes := []page.Route{
-		{Pattern: "GET /channels", Handler: p.list},
-		{Pattern: "GET /channel", Handler: p.one},
+		{Pattern: "GET /channels", Handler: p.list, Action: access.ViewMetadata},
+		{Pattern: "GET /channel", Handler: p.one, Action: access.ViewMetadata},
 	}
 	if p.deps.Taps != nil && p.deps.Agents != nil {
 		routes = append(routes,
-			page.Route{Pattern: "POST /channel/tap", Handler: p.startTap},
-			page.Route{Pattern: "POST /channel/untap", Handler: p.endTap})
+			page.Route{Pattern: "POST /channel/tap", Handler: p.startTap, Action: access.RequestTap},
+			page.Route{Pattern: "POST /channel/untap", Handler: p.endTap, Action: access.RequestTap})
 	}
 	return routes
 }
 
-func (p *Pages) agents() []controlbus.AgentView {
+func (p *Pages) agents(ctx context.Context) []controlbus.AgentView {
 	if p.deps.Agents == nil {
 		return nil
 	}
-	return p.deps.Agents.Agents()
+	return p.deps.Agents.Agents(ctx)
 }
 
 func (p *Pages) list(w http.ResponseWriter, r *http.Request) error {
@@ -98,7 +99,7 @@ func (p *Pages) list(w http.ResponseWriter, r *http.Request) error {
 	if err != nil && (errors.Is(err, controlbus.ErrInvalid) || errors.Is(err, controlbus.ErrTooLarge)) {
 		return err
 	}
-	m := buildList(v, states, p.agents(), err)
+	m := buildList(v, states, p.agents(ctx), err)
 	return v.Render(w, page.Options{Title: "Channels", Area: "channels", Refresh: 5 * time.Second, Filter: &component.FilterView{
 		Action: "/channels", Label: "Filter channels by name", Hint: "Filter by name: orders.* or any part", Value: v.Query, Kept: v.Kept("sort"),
 	}}, List(m))
@@ -123,7 +124,7 @@ func (p *Pages) one(w http.ResponseWriter, r *http.Request) error {
 	}
 	ctx, cancel := v.Context()
 	defer cancel()
-	m := channelView{Name: component.Visible(ch.Name), Broker: component.Visible(ch.Broker), System: page.System(ch.System), Live: p.deps.Live}
+	m := channelView{Name: component.Visible(ch.Name), Broker: component.Visible(ch.Broker), System: page.System(ch.System), Live: p.deps.Live && v.May(access.LiveTap)}
 	m.fill(v, ch)
 
 	states, err := p.deps.Channels.Channels(ctx, storage.ChannelQuery{Range: v.Range, Env: ch.Env, Broker: ch.Broker, Pattern: ch.Name})
@@ -147,7 +148,7 @@ func (p *Pages) one(w http.ResponseWriter, r *http.Request) error {
 	}
 	m.now(v, state, series)
 	m.charts(series)
-	m.taps(v, ch, p.agents(), p.deps.Taps != nil)
+	m.taps(v, ch, p.agents(ctx), p.deps.Taps != nil && v.May(access.RequestTap))
 	if p.deps.Messages != nil {
 		found, err := p.deps.Messages.Messages(ctx, storage.MessageQuery{Range: v.Range, Env: ch.Env, Broker: ch.Broker, Channel: ch.Name, Limit: 10, Snippets: true})
 		m.latest(v, found, err)
@@ -229,7 +230,7 @@ func (p *Pages) startTap(w http.ResponseWriter, r *http.Request) error {
 	if p.deps.Owner != nil {
 		ask.Owner = p.deps.Owner(r)
 	}
-	if _, err := Ask(r.Context(), p.agents(), p.deps.Taps, p.site.Now(), ask); err != nil {
+	if _, err := Ask(r.Context(), p.agents(r.Context()), p.deps.Taps, p.site.Now(), ask); err != nil {
 		return err
 	}
 	return back(w, r, p.site, ch, "asked")

@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"strings"
 
+	"github.com/signalbox-dev/signalbox/controlbus/access"
 	"github.com/signalbox-dev/signalbox/storage"
 	"github.com/signalbox-dev/signalbox/ui/component"
 	"github.com/signalbox-dev/signalbox/ui/live"
@@ -31,7 +32,7 @@ func New(site *page.Site, store Reader) *Pages { return &Pages{site: site, store
 
 // Routes lists the addresses.
 func (p *Pages) Routes() []page.Route {
-	return []page.Route{{Pattern: "GET /live", Handler: p.show}}
+	return []page.Route{{Pattern: "GET /live", Handler: p.show, Action: access.LiveTap}}
 }
 
 type view struct {

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/signalbox-dev/signalbox/controlbus"
+	"github.com/signalbox-dev/signalbox/controlbus/access"
 	"github.com/signalbox-dev/signalbox/controlbus/decode"
 	"github.com/signalbox-dev/signalbox/storage"
 	"github.com/signalbox-dev/signalbox/ui/component"
@@ -52,11 +53,11 @@ func New(site *page.Site, d Deps) *Pages { return &Pages{site: site, store: d.St
 // Routes lists the addresses.
 func (p *Pages) Routes() []page.Route {
 	return []page.Route{
-		{Pattern: "GET /messages", Handler: p.list},
-		{Pattern: "GET /messages/histogram", Handler: p.histogram},
-		{Pattern: "POST /messages/columns", Handler: p.chooseColumns},
-		{Pattern: "GET /messages/{uid}", Handler: p.one},
-		{Pattern: "GET /messages/{uid}/body", Handler: p.body},
+		{Pattern: "GET /messages", Handler: p.list, Action: access.ViewMetadata},
+		{Pattern: "GET /messages/histogram", Handler: p.histogram, Action: access.ViewMetadata},
+		{Pattern: "POST /messages/columns", Handler: p.chooseColumns, Action: access.Self},
+		{Pattern: "GET /messages/{uid}", Handler: p.one, Action: access.ViewMetadata},
+		{Pattern: "GET /messages/{uid}/body", Handler: p.body, Action: access.ReadBody},
 	}
 }
 
@@ -94,7 +95,7 @@ func (p *Pages) list(w http.ResponseWriter, r *http.Request) error {
 	}
 	q, reads, err := p.query(v)
 	q.Cursor = v.Form.Get("cursor")
-	m := listView{Live: p.deps.Live, Oldest: q.Order == storage.OldestFirst, More: q.Cursor != "", Reads: reads}
+	m := listView{Live: p.deps.Live && v.May(access.LiveTap), Oldest: q.Order == storage.OldestFirst, More: q.Cursor != "", Reads: reads}
 	if err != nil {
 		m.Wrong = reason(err)
 		m.build(v, q, cols, storage.MessagePage{}, nil)

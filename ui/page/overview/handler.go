@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/signalbox-dev/signalbox/controlbus"
+	"github.com/signalbox-dev/signalbox/controlbus/access"
 	"github.com/signalbox-dev/signalbox/storage"
 	"github.com/signalbox-dev/signalbox/ui/page"
 )
@@ -22,7 +23,7 @@ type Reader interface {
 
 // AgentLister lists the fleet. It does not block.
 type AgentLister interface {
-	Agents() []controlbus.AgentView
+	Agents(ctx context.Context) []controlbus.AgentView
 }
 
 // Trouble is something wrong within the console itself: ingest held up, the
@@ -54,7 +55,7 @@ func New(site *page.Site, store Reader, agents AgentLister, health Health) *Page
 
 // Routes lists the addresses.
 func (p *Pages) Routes() []page.Route {
-	return []page.Route{{Pattern: "GET /{$}", Handler: p.show}}
+	return []page.Route{{Pattern: "GET /{$}", Handler: p.show, Action: access.ViewMetadata}}
 }
 
 func (p *Pages) show(w http.ResponseWriter, r *http.Request) error {
@@ -73,7 +74,7 @@ func (p *Pages) show(w http.ResponseWriter, r *http.Request) error {
 	wg.Wait()
 	if p.agents != nil {
 		f.HasAgents = true
-		for _, a := range p.agents.Agents() {
+		for _, a := range p.agents.Agents(ctx) {
 			if v.Env == "" || a.Env == v.Env {
 				f.Agents = append(f.Agents, a)
 			}

@@ -6,6 +6,7 @@ import (
 	"net/http"
 
 	"github.com/signalbox-dev/signalbox/controlbus"
+	"github.com/signalbox-dev/signalbox/controlbus/access"
 )
 
 // Answer is what an error means to whoever asked, on a page and in the API.
@@ -24,6 +25,7 @@ var answers = []Answer{
 	{is: controlbus.ErrNotFound, Kind: "not-found", Status: http.StatusNotFound, Title: "This is not here", Next: "It may have been removed by retention, or the address is not complete."},
 	{is: controlbus.ErrTooLarge, Kind: "too-large", Status: http.StatusRequestEntityTooLarge, Title: "That is too large", Next: "Nothing was changed."},
 	{is: controlbus.ErrInvalid, Kind: "invalid", Status: http.StatusBadRequest, Title: "The address or form cannot be read", Next: "Nothing was changed. Correct what is named below and try again."},
+	{is: access.ErrUnauthenticated, Kind: "unauthenticated", Status: http.StatusUnauthorized, Title: "Sign in first", Next: "Nothing was changed. A program shows an API token, as Authorization: Bearer."},
 	{is: controlbus.ErrDenied, Kind: "denied", Status: http.StatusForbidden, Title: "Not allowed", Next: "Nothing was changed."},
 	{is: controlbus.ErrConflict, Kind: "conflict", Status: http.StatusConflict, Title: "It changed meanwhile", Next: "Nothing was changed. Look again, then decide."},
 	{is: controlbus.ErrUnsupported, Kind: "unsupported", Status: http.StatusUnprocessableEntity, Title: "This broker cannot do that", Next: "Nothing was changed."},
