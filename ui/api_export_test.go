@@ -44,7 +44,7 @@ func (s *slowStore) Messages(ctx context.Context, q storage.MessageQuery) (stora
 
 func exportUI(t testing.TB, s ui.Store) *ui.UI {
 	t.Helper()
-	u, err := ui.New(ui.Config{Version: "test", Store: s, Now: func() time.Time { return now }})
+	u, err := ui.New(ui.Config{Guard: openGuard(t), Version: "test", Store: s, Now: func() time.Time { return now }})
 	if err != nil {
 		t.Fatal(err)
 	}

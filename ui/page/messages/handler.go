@@ -150,7 +150,7 @@ func (p *Pages) search(ctx context.Context, v *page.View, q storage.MessageQuery
 		m.Hist.Load = "" // it is here
 	}
 	m.Columns = makeColumnsView(v, cols, found.Messages)
-	if p.deps.Exports != nil && p.deps.Exports() {
+	if p.deps.Exports != nil && p.deps.Exports() && v.May(access.Export) {
 		m.Export = exports(v, q)
 	}
 	return nil
