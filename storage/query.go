@@ -170,6 +170,8 @@ type ChannelQuery struct {
 	Broker  string
 	Pattern string // of the name
 	Limit   int    // 0 = 500
+	// TrafficOnly leaves out what brokers say: for comparing ranges.
+	TrafficOnly bool
 }
 
 // Point of a chart; Value is NaN where there is no data.

@@ -32,6 +32,7 @@ type fakeStore struct {
 	envs     []string
 	messages []storage.Message // newest first
 	channels []storage.ChannelState
+	before   []storage.ChannelState // an hour or a day before
 	spans    []storage.Span
 	logs     []storage.Log
 	invalid  uint64
@@ -166,7 +167,11 @@ func (f *fakeStore) Conversation(_ context.Context, q storage.ConversationQuery)
 
 func (f *fakeStore) Channels(_ context.Context, q storage.ChannelQuery) ([]storage.ChannelState, error) {
 	var out []storage.ChannelState
-	for _, c := range f.channels {
+	list := f.channels
+	if at := f.clock(); q.TrafficOnly && at.Sub(q.Range.To) > 23*time.Hour {
+		list = f.before
+	}
+	for _, c := range list {
 		if (q.Env == "" || c.Env == q.Env) && (q.Broker == "" || c.Broker == q.Broker) && (q.Pattern == "" || controlbus.MatchPattern(q.Pattern, c.Name)) {
 			if f.now != nil {
 				c.SeenAt = f.now().Add(-4 * time.Second)
@@ -175,6 +180,13 @@ func (f *fakeStore) Channels(_ context.Context, q storage.ChannelQuery) ([]stora
 		}
 	}
 	return out, f.err
+}
+
+func (f *fakeStore) clock() time.Time {
+	if f.now != nil {
+		return f.now()
+	}
+	return now
 }
 
 // wave is a believable rate over a range, with a gap of missing data.
@@ -378,6 +390,23 @@ func filled(at time.Time) (*fakeStore, *fakeRoster) {
 	ch("nats", "nats-eu1", "shipping.labels", "stream", 22, 4, 2, 19, 19, 68000, 0)
 	ch("nats", "nats-eu1", "warehouse.berlin.pack", "subject", nan, nan, 1, 19, 19, 68010, 0)
 	ch("rabbitmq", "rabbit-eu1", "carts.abandoned", "classic queue", 0, 0, 1, 0, 0, 0, 0)
+	for _, c := range s.channels {
+		switch c.Name {
+		case "payments.capture.dlq":
+			c.Tapped, c.Failed = 12, 12
+		case "orders.placed":
+			c.Tapped, c.Failed = 81044, 290
+		case "notifications.email":
+			c.Tapped = 9100
+		case "warehouse.berlin.pack":
+			continue
+		case "carts.abandoned":
+			c.Tapped = 2210
+		case "shipping.labels":
+			c.Failed = 812
+		}
+		s.before = append(s.before, c)
+	}
 	tap := func(name string, st controlbus.TapState, errText string, loss controlbus.Loss) controlbus.TapStatus {
 		return controlbus.TapStatus{Spec: controlbus.TapSpec{ID: "tap-" + name, Broker: "rabbit-eu1", Channel: name, Origin: "config"}, Channel: name, State: st, Technique: "mirrored-binding", Since: at.Add(-2 * time.Hour), Error: errText, Loss: loss}
 	}

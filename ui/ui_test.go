@@ -11,9 +11,9 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/net/html"
-
+	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
+	"golang.org/x/net/html"
 
 	"github.com/signalbox-dev/signalbox/controlbus"
 	"github.com/signalbox-dev/signalbox/storage"
@@ -190,6 +190,53 @@ func TestOverviewSaysTheSituation(t *testing.T) {
 	_, doc = get(t, newUI(t, &fakeStore{}, &fakeRoster{}, noLive), "/")
 	if got := mainText(doc); !strings.Contains(got, "Nothing has passed yet") || !strings.Contains(got, "signalbox-agent --config") {
 		t.Errorf("first start does not say what to do:\n%s", got)
+	}
+}
+
+func TestOverviewTellsWhatChanged(t *testing.T) {
+	t.Parallel()
+	s, r := filled(now)
+	rows := func(doc *html.Node, section string) (out []string) {
+		for _, n := range all(doc, func(n *html.Node) bool { return attr(n, "aria-labelledby") == section }) {
+			for _, tr := range all(n, tag("tr")) {
+				var cells []string
+				for _, c := range all(tr, func(n *html.Node) bool { return tag("td")(n) || tag("th")(n) && attr(n, "scope") == "row" }) {
+					cells = append(cells, text(c))
+				}
+				if len(cells) > 0 {
+					out = append(out, strings.Join(cells, "|"))
+				}
+			}
+		}
+		return out
+	}
+	_, doc := get(t, newUI(t, s, r, noLive), "/")
+	want := []string{
+		"More dead|payments.capture.dlq|100 times the dead letters|1,204|12",
+		"Went|nats-eu1-a|agent, last heard from 21 Nov 14:11:59||",
+		"Silent|carts.abandoned|nothing passed|0|2,210",
+		"New|warehouse.berlin.pack|appeared|68,010|0",
+		"Grew|notifications.email|4.7 times the messages|43,100|9,100",
+		"Recovered|shipping.labels|no failures any more|0|812",
+	}
+	if diff := cmp.Diff(want, rows(doc, "changes")); diff != "" {
+		t.Errorf("what changed (-want +got)\n%s", diff)
+	}
+	if got := mainText(doc); !strings.Contains(got, "against the same hour a day before") {
+		t.Error("it does not say what it is compared with")
+	}
+	want = []string{"payments.capture.dlq|1,204 failed on payments.capture.dlq|100|21 Nov 14:20:58", "orders.placed|312 failed on orders.placed|0.39|21 Nov 14:20:58"}
+	if diff := cmp.Diff(want, rows(doc, "failing")); diff != "" {
+		t.Errorf("failing most (-want +got)\n%s", diff)
+	}
+	s.before = s.channels
+	r.agents = nil
+	if _, doc = get(t, newUI(t, s, r, noLive), "/"); !strings.Contains(mainText(doc), "Nothing changed much") {
+		t.Error("it does not say that nothing changed")
+	}
+	s.before = nil // no yesterday: the hour before is taken, which is as the present one here
+	if _, doc = get(t, newUI(t, s, r, noLive), "/"); !strings.Contains(mainText(doc), "against the hour before") {
+		t.Error("it does not fall back to the hour before")
 	}
 }
 

@@ -64,6 +64,14 @@ func (h health) Troubles() []overview.Trouble {
 	return all
 }
 
+// Lag implements overview.Health.
+func (h health) Lag() time.Duration {
+	if oldest := h.c.ingest.Stats().Oldest; !oldest.IsZero() {
+		return max(0, time.Since(oldest))
+	}
+	return 0
+}
+
 // sentence ends a message so that another can follow it.
 func sentence(s string) string {
 	if s == "" {

@@ -66,14 +66,16 @@ func (s *Store) channels(ctx context.Context, q storage.ChannelQuery) ([]storage
 		traffic, err = s.channelTraffic(gctx, q, g, limit)
 		return err
 	})
-	grp.Go(func() (err error) {
-		described, err = s.describedChannels(gctx, q)
-		return err
-	})
-	grp.Go(func() (err error) {
-		seen, err = s.watched(gctx, q.Env, q.Broker, g)
-		return err
-	})
+	if !q.TrafficOnly {
+		grp.Go(func() (err error) {
+			described, err = s.describedChannels(gctx, q)
+			return err
+		})
+		grp.Go(func() (err error) {
+			seen, err = s.watched(gctx, q.Env, q.Broker, g)
+			return err
+		})
+	}
 	if err := grp.Wait(); err != nil {
 		return nil, err
 	}

@@ -177,6 +177,11 @@ func channels(t *testing.T, s Store) {
 	if !math.IsNaN(list[1].Ready) || !list[1].SeenAt.IsZero() {
 		t.Errorf("a channel its broker never described: ready %v, seen at %v", list[1].Ready, list[1].SeenAt)
 	}
+	q.TrafficOnly = true
+	if list, err = s.Channels(t.Context(), q); err != nil || len(list) != 2 || list[0].Tapped != 30 || !math.IsNaN(list[0].Ready) {
+		t.Errorf("traffic only: %+v, %v", list, err)
+	}
+	q.TrafficOnly = false
 	for pattern, want := range map[string]int{"orders.*": 1, "*": 2, "tapped_only": 1, "tapped.only": 0, "%": 0} {
 		q.Pattern = pattern
 		if list, err = s.Channels(t.Context(), q); err != nil || len(list) != want {

@@ -160,6 +160,7 @@ type Chart struct {
 	Summary         string // one sentence, the text alternative
 	Lines           []ChartLine
 	Fill            bool
+	Bars            bool   // instead of lines
 	Empty           string // why there is nothing to draw
 	Times           []time.Time
 	Format          string // number, rate, seconds, bytes: how the axis is written
@@ -189,7 +190,24 @@ func (c Chart) top() float64 {
 	return top
 }
 
-func (c Chart) path(l ChartLine) string { return linePath(l.Values, 0, c.top(), stillW, stillH) }
+func (c Chart) path(l ChartLine) string {
+	if c.Bars {
+		return barPath(l.Values, c.top(), stillW, stillH)
+	}
+	return linePath(l.Values, 0, c.top(), stillW, stillH)
+}
+
+// barPath draws values as strokes from the ground up.
+func barPath(values []float64, high, w, h float64) string {
+	var b strings.Builder
+	step := w / float64(max(len(values), 1))
+	for i, v := range values {
+		if v > 0 && !math.IsInf(v, 0) {
+			b.WriteString("M" + strconv.FormatFloat((float64(i)+.5)*step, 'f', 1, 64) + " " + strconv.FormatFloat(h, 'f', 1, 64) + "V" + strconv.FormatFloat(h-v/high*h, 'f', 1, 64))
+		}
+	}
+	return b.String()
+}
 
 // sparkPath scales a series to its own range, zero-based unless it never comes
 // near zero.

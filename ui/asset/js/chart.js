@@ -78,6 +78,7 @@ export function enhanceCharts(root) {
     }
     const format = figure.dataset.chart ?? "number";
     const fill = "fill" in figure.dataset;
+    const bars = "bars" in figure.dataset;
     const tip = document.createElement("div");
     tip.className = "tip";
     tip.hidden = true;
@@ -102,10 +103,11 @@ export function enhanceCharts(root) {
             return {
               label,
               stroke,
-              width: 1.6,
+              width: bars ? 0 : 1.6,
               dash: dashes[classes[i]],
               spanGaps: false,
-              fill: fill && i === 0 ? stroke.replace("rgb(", "rgba(").replace(")", ", 0.12)") : undefined,
+              fill: bars ? stroke : fill && i === 0 ? stroke.replace("rgb(", "rgba(").replace(")", ", 0.12)") : undefined,
+              paths: bars ? uPlot.paths.bars?.({ size: [0.7, 24], align: 1 }) : undefined,
               points: { show: false },
             };
           }),

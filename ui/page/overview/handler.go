@@ -5,6 +5,7 @@ package overview
 import (
 	"context"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -38,6 +39,9 @@ type Trouble struct {
 // Health tells what is wrong within the console. It does not block.
 type Health interface {
 	Troubles() []Trouble
+	// Lag is how long the oldest telemetry that was received and is not stored
+	// yet has waited; 0 when there is none.
+	Lag() time.Duration
 }
 
 // Pages is the overview.
@@ -71,7 +75,35 @@ func (p *Pages) show(w http.ResponseWriter, r *http.Request) error {
 	wg.Go(func() {
 		f.Channels, f.ChannelsErr = p.store.Channels(ctx, storage.ChannelQuery{Range: v.Range, Env: v.Env})
 	})
+	// What changed is always the last hour of the range, against the same hour a
+	// day before, or the hour before where there was no yesterday. Errors show in
+	// the figures above: the store is the same.
+	hour := storage.Last(time.Hour, v.Range.To)
+	traffic := func(r storage.TimeRange, into *[]storage.ChannelState) {
+		wg.Go(func() {
+			*into, _ = p.store.Channels(ctx, storage.ChannelQuery{Range: r, Env: v.Env, TrafficOnly: true})
+		})
+	}
+	var hourNow, dayAgo, hourAgo []storage.ChannelState
+	if v.Range != hour {
+		traffic(hour, &hourNow)
+	}
+	traffic(shift(hour, -24*time.Hour), &dayAgo)
+	traffic(shift(hour, -time.Hour), &hourAgo)
+	if v.Range.Duration() <= 24*time.Hour {
+		wg.Go(func() { f.Yesterday, _ = p.store.Totals(ctx, v.Env, shift(v.Range, -24*time.Hour)) })
+	}
 	wg.Wait()
+	if v.Range == hour {
+		hourNow = f.Channels
+	}
+	f.Change = comparison{Now: hourNow, Before: dayAgo, Against: "the same hour a day before", Since: hour.From}
+	if !anyTapped(dayAgo) {
+		f.Change.Before, f.Change.Against = hourAgo, "the hour before"
+	}
+	if !anyTapped(f.Change.Before) {
+		f.Change.Against = ""
+	}
 	if p.agents != nil {
 		f.HasAgents = true
 		for _, a := range p.agents.Agents(ctx) {
@@ -81,7 +113,15 @@ func (p *Pages) show(w http.ResponseWriter, r *http.Request) error {
 		}
 	}
 	if p.health != nil {
-		f.Troubles = p.health.Troubles()
+		f.Troubles, f.Lag, f.HasLag = p.health.Troubles(), p.health.Lag(), true
 	}
 	return v.Render(w, page.Options{Title: "Overview", Area: "overview", Refresh: 5 * time.Second}, Overview(build(v, f)))
+}
+
+func shift(r storage.TimeRange, by time.Duration) storage.TimeRange {
+	return storage.TimeRange{From: r.From.Add(by), To: r.To.Add(by)}
+}
+
+func anyTapped(list []storage.ChannelState) bool {
+	return slices.ContainsFunc(list, func(c storage.ChannelState) bool { return c.Tapped > 0 })
 }

@@ -1,6 +1,7 @@
 package overview
 
 import (
+	"cmp"
 	"math"
 	"slices"
 	"strings"
@@ -11,6 +12,7 @@ import (
 	"github.com/signalbox-dev/signalbox/ui/component"
 	"github.com/signalbox-dev/signalbox/ui/page"
 	"github.com/signalbox-dev/signalbox/ui/page/channels"
+	"github.com/signalbox-dev/signalbox/ui/page/messages"
 )
 
 // facts is what is known when the page is built.
@@ -22,14 +24,24 @@ type facts struct {
 	HasAgents              bool
 	Agents                 []controlbus.AgentView
 	Troubles               []Trouble
+	Lag                    time.Duration
+	HasLag                 bool
+	Yesterday              storage.Totals // the range a day before
+	Change                 comparison
 }
 
 type view struct {
 	Title, Sub string
 	Needs      []Need
+	More       []Need
 	MoreNeeds  string
 	Figures    []component.Figure
-	Chart      component.Chart
+	Charts     []component.Chart
+	Changes    changesView
+	Failing    []failingRow
+	FailingSub string
+	Down       bool // the store does not answer
+	NothingYet bool
 	Rows       []channels.Row
 	Heads      []channels.Head
 	RowsSub    string
@@ -45,7 +57,8 @@ type Need struct {
 	weight     int
 }
 
-const maxNeeds = 8
+// maxNeeds are shown at once; the rest is a click away.
+const maxNeeds = 5
 
 func build(v *page.View, f facts) view {
 	m := view{AllURL: v.URL("/channels")}
@@ -54,14 +67,16 @@ func build(v *page.View, f facts) view {
 	slices.SortStableFunc(needs, func(a, b Need) int { return b.weight - a.weight })
 	m.Title = sentence(f, needs)
 	m.Sub = summary(f, len(needs))
-	if len(needs) > maxNeeds {
-		m.MoreNeeds = "and " + component.Plural(len(needs)-maxNeeds, "more thing") + " like these"
-		needs = needs[:maxNeeds]
-	}
 	m.Needs = needs
+	if len(needs) > maxNeeds+1 {
+		m.Needs, m.More = needs[:maxNeeds], needs[maxNeeds:]
+		m.MoreNeeds = component.Plural(len(m.More), "more thing") + ", less pressing"
+	}
 	m.figures(v, f)
-	failed := f.Totals.FailedRate
-	m.Chart = channels.MakeChart("rate", "Messages per second", "rate", []string{"seen by taps", "failed"}, []string{"s1", "sbad"}, f.Totals.Rate, failed)
+	m.Down, m.NothingYet = f.ChannelsErr != nil, f.Totals.Messages == 0
+	m.charts(f)
+	m.Changes = makeChanges(v, f)
+	m.failing(v, f)
 	rows := channels.MakeRows(v, f.Channels, f.Agents, "")
 	m.RowsSub = "largest first"
 	if len(rows) > 10 {
@@ -340,22 +355,113 @@ func (m *view) figures(v *page.View, f facts) {
 	if online < len(f.Agents) {
 		agents.Tone = "bad"
 	}
+	seen := component.Count(t.Messages) + " in this range"
+	if n := f.Yesterday.Messages; n > 0 {
+		seen = "a day before " + component.Rate(float64(n)/v.Range.Duration().Seconds()) + "/s"
+	}
 	m.Figures = []component.Figure{
-		{ID: "rate", Name: "Messages seen", Value: component.Rate(rate), Unit: "/s", Spark: values(t.Rate), Note: component.Count(t.Messages) + " in this range", URL: v.URL("/messages")},
+		{ID: "rate", Name: "Messages seen", Value: component.Rate(rate), Unit: "/s", Spark: values(t.Rate), Note: seen, URL: v.URL("/messages")},
 		w, failed,
 		{ID: "size", Name: "Volume", Value: component.Size(int64(t.Bytes)), Note: "bodies that passed"},
 		{ID: "telemetry", Name: "Spans and logs", Value: component.Count(t.Spans + t.Logs), Note: component.Count(t.Spans) + " spans, " + component.Count(t.Logs) + " logs"},
+	}
+	if f.HasLag {
+		m.Figures = append(m.Figures, lagFigure(v, f.Lag))
 	}
 	if f.HasAgents {
 		m.Figures = append(m.Figures, agents)
 	}
 	if f.TotalsErr != nil {
 		for i := range m.Figures {
-			if id := m.Figures[i].ID; id != "waiting" && id != "agents" {
+			if id := m.Figures[i].ID; id != "waiting" && id != "agents" && id != "lag" {
 				m.Figures[i].Value, m.Figures[i].Unit, m.Figures[i].Note, m.Figures[i].Tone = component.Unknown, "", "the store does not answer", ""
 			}
 		}
 	}
+}
+
+func lagFigure(v *page.View, lag time.Duration) component.Figure {
+	f := component.Figure{ID: "lag", Name: "Ingest lag", Value: component.Span(lag.Round(100 * time.Millisecond)), URL: v.URL("/health"), Note: "received and not stored yet"}
+	switch {
+	case lag < time.Second:
+		f.Value, f.Note = "under 1", "everything received is stored"
+		f.Unit = "s"
+	case lag > 30*time.Second:
+		f.Tone = "bad"
+	case lag > 10*time.Second:
+		f.Tone = "warn"
+	}
+	return f
+}
+
+// charts are what passed, beside the day before, and what failed of it.
+func (m *view) charts(f facts) {
+	var before []storage.Point
+	for _, p := range f.Yesterday.Rate {
+		before = append(before, storage.Point{Time: p.Time.Add(24 * time.Hour), Value: p.Value})
+	}
+	names, classes, series := []string{"messages"}, []string{"s1"}, [][]storage.Point{f.Totals.Rate}
+	if f.Yesterday.Messages > 0 {
+		names, classes, series = append(names, "a day before"), append(classes, "s2"), append(series, before)
+	}
+	rate := channels.MakeChart("rate", "Messages per second", "rate", names, classes, series...)
+	var perMinute []storage.Point
+	for _, p := range f.Totals.FailedRate {
+		perMinute = append(perMinute, storage.Point{Time: p.Time, Value: p.Value * 60})
+	}
+	failed := channels.MakeChart("failed", "Failed per minute", "number", []string{"failed"}, []string{"sbad"}, perMinute)
+	failed.Bars = true
+	m.Charts = []component.Chart{rate, failed}
+	for i := range m.Charts {
+		if f.TotalsErr != nil {
+			m.Charts[i].Empty = "The store does not answer"
+		}
+	}
+}
+
+// failingRow is one of the channels that fail most.
+type failingRow struct {
+	Name, URL, SearchURL, Broker, Failed, Share string
+	Last                                        time.Time
+}
+
+const maxFailing = 6
+
+func (m *view) failing(v *page.View, f facts) {
+	var list []storage.ChannelState
+	for _, c := range f.Channels {
+		if c.Failed > 0 {
+			list = append(list, c)
+		}
+	}
+	slices.SortStableFunc(list, func(a, b storage.ChannelState) int { return cmp.Compare(b.Failed, a.Failed) })
+	m.FailingSub = "most failures first"
+	if n := len(list); n > maxFailing {
+		m.FailingSub = component.Count(maxFailing) + " of " + component.Count(n) + ", most failures first"
+		list = list[:maxFailing]
+	}
+	for i := range list {
+		c := &list[i]
+		m.Failing = append(m.Failing, failingRow{
+			Name: component.Visible(c.Name), Broker: component.Visible(c.Broker), URL: v.Channel(c.ChannelName),
+			SearchURL: v.URL("/messages", "q", messages.Term("channel", c.Name)+" failed", "env", c.Env),
+			Failed:    component.Count(c.Failed), Share: percent(c.Failed, c.Tapped), Last: c.LastMessage,
+		})
+	}
+}
+
+func percent(part, whole uint64) string {
+	if whole == 0 {
+		return component.Unknown
+	}
+	p := 100 * float64(part) / float64(whole)
+	switch {
+	case p < 0.1:
+		return "< 0.1"
+	case p > 100: // several attempts of one message
+		return "over 100"
+	}
+	return component.Rate(p)
 }
 
 func share(part, whole uint64) string {
