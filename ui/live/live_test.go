@@ -18,13 +18,10 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/gorilla/websocket"
-	"go.uber.org/goleak"
 
 	"github.com/signalbox-dev/signalbox/controlbus"
 	"github.com/signalbox-dev/signalbox/ui/live"
 )
-
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 type fakeTap struct {
 	frames chan string
