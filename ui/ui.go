@@ -238,6 +238,15 @@ func (u *UI) Close() {
 	}
 }
 
+// RevokeLive ends the live taps of a user at once and returns how many there
+// were. The reason is shown to the reader.
+func (u *UI) RevokeLive(user, reason string) int {
+	if u.live == nil {
+		return 0
+	}
+	return u.live.Revoke(user, reason)
+}
+
 // preferences keeps the reader's own choices in cookies, so that the server
 // renders them and no page flickers.
 func (u *UI) preferences(w http.ResponseWriter, r *http.Request) error {

@@ -201,11 +201,13 @@ func (h *Handler) Serve(w http.ResponseWriter, r *http.Request) error {
 	}
 	sub, err := h.cfg.Source.Subscribe(q, who)
 	if err != nil {
-		return fmt.Errorf("live tap: %w", err)
+		return err
 	}
 	if !upgrade {
 		sub.Close(false)
-		return fmt.Errorf("%w: live tap: want a WebSocket; nothing else is in its way", controlbus.ErrInvalid)
+		w.Header().Set("Upgrade", "websocket")
+		http.Error(w, "This address is a WebSocket; nothing else is in the way of one.", http.StatusUpgradeRequired)
+		return nil
 	}
 	conn, err := h.upgrader.Upgrade(w, r, nil)
 	if err != nil {

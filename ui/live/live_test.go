@@ -307,8 +307,8 @@ func TestAPlainRequestIsToldWhyASocketWouldBeRefused(t *testing.T) {
 	resp.Body.Close()
 	tap, _, _, base := start(t, live.Config{})
 	resp, err = http.Get(base)
-	if err != nil || resp.StatusCode != http.StatusBadRequest {
-		t.Errorf("plain request to an open console: got %v, %v, want 400", resp.Status, err)
+	if err != nil || resp.StatusCode != http.StatusUpgradeRequired {
+		t.Errorf("plain request to an open console: got %v, %v, want 426", resp.Status, err)
 	}
 	resp.Body.Close()
 	wait(t, "a plain request keeps a tap", tap.closed)

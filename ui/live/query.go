@@ -7,11 +7,13 @@ import (
 	"github.com/signalbox-dev/signalbox/controlbus"
 )
 
+// What one live tap may ask for.
 const (
-	maxChannels = 50
-	maxName     = 500 // characters of a name or a pattern
-	maxFilter   = 2000
-	maxToken    = 200
+	MaxChannels = 50  // patterns
+	MaxName     = 500 // characters of a name or a pattern
+
+	maxFilter = 2000
+	maxToken  = 200
 )
 
 // Query reads a live tap's selection, and the token of a reader that comes
@@ -30,12 +32,12 @@ func Query(v url.Values) (controlbus.LiveQuery, string, error) {
 			q.Channels = append(q.Channels, c)
 		}
 	}
-	if len(q.Channels) > maxChannels {
-		return q, "", fmt.Errorf("%w: channel: %d patterns, want at most %d", controlbus.ErrInvalid, len(q.Channels), maxChannels)
+	if len(q.Channels) > MaxChannels {
+		return q, "", fmt.Errorf("%w: channel: %d patterns, want at most %d", controlbus.ErrInvalid, len(q.Channels), MaxChannels)
 	}
 	for _, c := range append(q.Channels[:len(q.Channels):len(q.Channels)], q.Env, q.Broker) {
-		if len(c) > maxName {
-			return q, "", fmt.Errorf("%w: channel, env and broker: want names of at most %d characters", controlbus.ErrInvalid, maxName)
+		if len(c) > MaxName {
+			return q, "", fmt.Errorf("%w: channel, env and broker: want names of at most %d characters", controlbus.ErrInvalid, MaxName)
 		}
 	}
 	if len(q.Word) > maxFilter {

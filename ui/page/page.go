@@ -329,8 +329,10 @@ func (v *View) Shell(o Options) component.Shell {
 		})
 	}
 	for k, vals := range v.Form {
-		if k != "from" && k != "to" && k != "range" && k != "cursor" && len(vals) > 0 {
-			s.Range.Kept = append(s.Range.Kept, component.Pair{Name: k, Value: vals[0]})
+		if k != "from" && k != "to" && k != "range" && k != "cursor" {
+			for _, val := range vals {
+				s.Range.Kept = append(s.Range.Kept, component.Pair{Name: k, Value: val})
+			}
 		}
 	}
 	slices.SortFunc(s.Range.Kept, func(a, b component.Pair) int { return strings.Compare(a.Name, b.Name) })
@@ -365,8 +367,13 @@ func (v *View) envURL(env string) string {
 		path = "/channels"
 	} else if strings.HasPrefix(path, "/messages/") {
 		path = "/messages"
-	} else if v.Query != "" {
-		q.Set("q", v.Query)
+	} else {
+		if v.Query != "" {
+			q.Set("q", v.Query)
+		}
+		if path == "/live" && v.Form.Has("channel") {
+			q["channel"] = v.Form["channel"]
+		}
 	}
 	return path + "?" + q.Encode()
 }

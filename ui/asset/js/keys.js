@@ -37,6 +37,12 @@ export function keepPlace() {
   for (const r of rows()) r.classList.toggle("at", link(r)?.href === place);
 }
 
+/** Marks no row any more. */
+export function leavePlace() {
+  place = "";
+  for (const r of rows()) r.classList.remove("at");
+}
+
 /**
  * @param {EventTarget | null} el
  * @returns {boolean}

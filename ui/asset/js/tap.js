@@ -1,8 +1,9 @@
-// The live tap's page: a socket, a bounded buffer, and a list that holds still
-// while the reader looks at it.
-import { TapBuffer, backoff } from "./tapbuffer.js";
+// The live tap's page: a connection, a bounded buffer, and a list that holds
+// still while the reader looks at it.
+import { TapBuffer, cutWords } from "./tapbuffer.js";
+import { TapLink } from "./taplink.js";
 import { write } from "./time.js";
-import { keepPlace } from "./keys.js";
+import { keepPlace, leavePlace } from "./keys.js";
 
 const limit = 500;
 
@@ -42,36 +43,64 @@ export function startTap() {
   const list = one("[data-tap-rows]");
   const newer = one("[data-tap-newer]");
   const pause = one("[data-tap-pause]");
+  const follow = one("[data-tap-follow]");
   const state = one("[data-tap-state]");
+  const trouble = one("[data-tap-trouble]");
+  const empty = one("[data-tap-empty]");
   const said = one("#said");
   for (const el of document.querySelectorAll("[data-tap-still]")) /** @type {HTMLElement} */ (el).hidden = true;
-  for (const s of ["[data-tap-rows]", "[data-tap-figures]", "[data-tap-pause]", "[data-tap-keys]"]) one(s).hidden = false;
+  for (const el of document.querySelectorAll("[data-tap-live]")) /** @type {HTMLElement} */ (el).hidden = false;
 
   const buffer = new TapBuffer(limit);
   /** @type {WeakMap<object, HTMLElement>} */
   const drawn = new WeakMap();
   let paused = false;
   let pointed = false;
+  let following = true;
   let pausedAt = "";
   let dirty = true;
-  let attempt = 0;
   let delay = NaN;
   /** @type {number[]} matched per second, newest last */
   const rates = [];
   let second = 0;
 
   /** @type {Record<string, [string, string]>} */
-  const marks = { running: ["running", "is-move"], held: ["held", "is-held"], lost: ["stop", "is-stop"], starting: ["stale", "is-off"] };
+  const marks = {
+    running: ["running", "is-move"], held: ["held", "is-held"], lost: ["stop", "is-stop"],
+    refused: ["stop", "is-stop"], ended: ["off", "is-off"], starting: ["stale", "is-off"],
+  };
   /**
    * @param {string} kind
    * @param {string} words
    */
-  function say(kind, words) {
+  function chip(kind, words) {
     if (state.dataset.words === words) return;
     state.dataset.words = words;
-    const chip = span(`state chip ${marks[kind][1]}`, "");
-    chip.append(mark(`m-${marks[kind][0]}`, `lamp ${marks[kind][1]}`), words);
-    state.replaceChildren(chip);
+    const c = span(`state chip ${marks[kind][1]}`, "");
+    c.append(mark(`m-${marks[kind][0]}`, `lamp ${marks[kind][1]}`), words);
+    state.replaceChildren(c);
+  }
+
+  /** Says how the connection is; the pause stands behind it where it is well. */
+  function condition() {
+    const s = link.status;
+    const left = s.until > 0 ? Math.max(0, Math.ceil((s.until - Date.now()) / 1000)) : 0;
+    if (s.kind === "running" && paused) chip("held", `Paused at ${pausedAt}`);
+    else chip(s.kind, s.words);
+    const bad = s.kind === "lost" || s.kind === "refused" || s.kind === "ended";
+    if (trouble.hidden !== !bad) trouble.hidden = !bad;
+    if (!bad) return;
+    const title = s.kind === "lost" ? "The connection is lost" : s.kind === "refused" ? "The console refuses this tap" : "This tap has ended";
+    const next = left > 0 ? ` Trying again in ${left} s.` : s.until > 0 ? " Trying again." : "";
+    const kept = s.kind === "lost" ? " What passes meanwhile is kept for a minute or counted." : "";
+    const text = `${s.reason ? `${s.reason}.`.replace(/[.]{2}$/, ".") : ""}${kept}${next}`.trim();
+    const at = /** @type {HTMLElement} */ (trouble.querySelector("strong"));
+    const why = /** @type {HTMLElement} */ (trouble.querySelector("[data-tap-why]"));
+    if (at.textContent !== title) {
+      at.textContent = title;
+      said.textContent = `${title}. ${s.reason}`;
+    }
+    if (why.textContent !== text) why.textContent = text;
   }
 
   /** @param {import("./tapbuffer.js").Row | import("./tapbuffer.js").Cut} r */
@@ -80,9 +109,14 @@ export function startTap() {
     if (old && !("cut" in r)) return old;
     let el;
     if ("cut" in r) {
+      const words = cutWords(r, count);
+      if (old) {
+        if (old.lastChild && old.lastChild.textContent !== words) old.lastChild.textContent = words;
+        return old;
+      }
       el = document.createElement("div");
       el.className = "tapcut";
-      el.append(mark("m-caution", "lamp is-caution"), `${count(r.cut)} not shown here: ${r.why}. All are in the store.`);
+      el.append(mark("m-caution", "lamp is-caution"), span("", words));
     } else {
       el = document.createElement("a");
       el.className = "taprow";
@@ -96,7 +130,7 @@ export function startTap() {
       const channel = span("chan cut", r.channel);
       if (r.key) channel.append(" ", span("key", r.key));
       channel.append(span("vh", `, ${r.word}`));
-      channel.title = `${r.channel}${r.key ? ` ${r.key}` : ""}, ${r.word}`;
+      channel.title = `${r.channel}${r.key ? ` ${r.key}` : ""}, ${r.broker}, ${r.word}`;
       el.append(time, lamp, channel, span("num size dim", r.size), span("cut mono body", r.text));
     }
     drawn.set(r, el);
@@ -117,11 +151,16 @@ export function startTap() {
         else list.insertBefore(el, next);
       }
       keepPlace();
+      empty.hidden = want.length > 0;
     }
-    const text = paused ? `Paused at ${pausedAt}, ${count(buffer.newer)} newer` : `${count(buffer.newer)} new since you pointed at a row`;
+    const over = buffer.newer > buffer.kept ? `; the newest ${count(buffer.kept)} are kept` : "";
+    const reason = paused ? `Paused at ${pausedAt}, ${count(buffer.newer)} newer` : `${count(buffer.newer)} new since ${following ? "you pointed at a row" : "you stopped following"}`;
     newer.hidden = !(buffer.held && buffer.newer > 0);
+    const text = reason + over;
     if (newer.textContent !== text) newer.textContent = text;
-    figure("tap-matched", count(buffer.matched), `${rates.length > 0 ? Math.round(rates.slice(-5).reduce((a, b) => a + b, 0) / Math.min(5, rates.length)) : 0}/s`);
+    condition();
+    const recent = rates.slice(-5);
+    figure("tap-matched", count(buffer.matched), `${recent.length > 0 ? count(Math.round(recent.reduce((a, b) => a + b, 0) / recent.length)) : 0}/s`);
     figure("tap-shown", count(buffer.rows));
     figure("tap-sampled", count(buffer.sampled));
     figure("tap-dropped", count(buffer.dropped));
@@ -141,29 +180,57 @@ export function startTap() {
   }
 
   function settle() {
-    if (paused || pointed) buffer.hold();
+    if (paused || pointed || !following) buffer.hold();
     else if (buffer.held) {
       buffer.release();
       dirty = true;
     }
+    follow.setAttribute("aria-pressed", String(following && !paused));
+  }
+  /** @param {boolean} on */
+  function goOn(on) {
+    following = on;
+    if (on) {
+      pointed = false;
+      if (paused) toggle();
+      leavePlace();
+      if (list.contains(document.activeElement)) /** @type {HTMLElement} */ (document.activeElement).blur();
+      scrollTo({ top: 0 });
+    }
+    settle();
+    render();
   }
   function toggle() {
     paused = !paused;
     pausedAt = write(new Date(), "second", new Date());
     const label = /** @type {HTMLElement} */ (pause.querySelector("span"));
     label.textContent = paused ? "Go on" : "Pause";
-    if (paused) say("held", `Paused at ${pausedAt}`);
-    else say("running", "Running");
     said.textContent = paused ? "Paused" : "Running";
     settle();
     render();
   }
   pause.addEventListener("click", toggle);
+  follow.addEventListener("click", () => goOn(!following || paused));
   document.addEventListener("signalbox:pause", (e) => {
     e.preventDefault();
     toggle();
   });
-  list.addEventListener("pointerenter", () => {
+  // Who moves through the list or scrolls it down reads it: it holds still.
+  document.addEventListener("keydown", () => queueMicrotask(() => {
+    if (following && list.contains(document.activeElement)) {
+      following = false;
+      settle();
+    }
+  }));
+  addEventListener("scroll", () => {
+    const below = list.getBoundingClientRect().top < 0;
+    if (below === following) {
+      following = !below && !document.querySelector(".taprow.at");
+      settle();
+    }
+  }, { passive: true });
+  list.addEventListener("pointerenter", (e) => {
+    if (e.pointerType !== "mouse") return; // a finger scrolls, and that holds
     pointed = true;
     settle();
   });
@@ -171,55 +238,31 @@ export function startTap() {
     pointed = false;
     settle();
   });
-  newer.addEventListener("click", () => {
-    if (paused) toggle();
-    pointed = false;
-    settle();
-    render();
-  });
+  newer.addEventListener("click", () => goOn(true));
+  /** @type {HTMLElement} */ (trouble.querySelector("button")).addEventListener("click", () => link.retry());
 
-  /** @type {WebSocket | null} */
-  let socket = null;
-  let again = 0;
-  let resume = ""; // of the last frame
-  function connect() {
-    const url = new URL(root.dataset.tap ?? "", location.href);
-    if (resume) url.searchParams.set("resume", resume);
-    url.protocol = location.protocol === "https:" ? "wss:" : "ws:";
-    if (attempt === 0) say("starting", "Connecting");
-    const s = new WebSocket(url);
-    socket = s;
-    s.onopen = () => {
-      attempt = 0;
-      if (!paused) say("running", "Running");
-    };
-    s.onmessage = (e) => {
-      /** @type {import("./tapbuffer.js").Frame} */
-      const frame = JSON.parse(e.data);
+  const link = new TapLink(
+    new URL(root.dataset.tap ?? "", location.href).href,
+    (frame) => {
       second += frame.matched;
-      if (frame.resume) resume = frame.resume;
       if (frame.rows.length > 0) delay = Date.now() - frame.rows[frame.rows.length - 1].ms;
+      if (frame.resumed !== undefined) said.textContent = frame.missed === 0 ? "Connected again, nothing was missed" : "Connected again";
       buffer.add(frame);
       if (!buffer.held) dirty = true;
-    };
-    s.onclose = () => {
-      if (socket !== s) return;
-      socket = null;
-      if (document.hidden) return;
-      attempt++;
-      say("lost", attempt > 2 ? "No contact, trying again" : "Connecting again");
-      clearTimeout(again);
-      again = window.setTimeout(connect, backoff(attempt));
-    };
-  }
+    },
+    () => condition(),
+  );
   // A tab nobody looks at costs the collector nothing.
   let leave = 0;
   document.addEventListener("visibilitychange", () => {
     clearTimeout(leave);
-    if (document.hidden) leave = window.setTimeout(() => socket?.close(4001), 15000);
-    else if (!socket) connect();
+    if (document.hidden) leave = window.setTimeout(() => link.leave(true), 15000);
+    else if (!link.socket && link.status.kind !== "ended" && (link.status.kind !== "refused" || link.status.until > 0)) link.retry();
   });
-  addEventListener("pagehide", () => socket?.close());
+  addEventListener("pagehide", () => link.leave(false));
+  addEventListener("pageshow", (e) => {
+    if (e.persisted) link.retry();
+  });
   setInterval(() => {
     if (!document.hidden) render();
   }, 200);
@@ -228,6 +271,7 @@ export function startTap() {
     second = 0;
     if (rates.length > 60) rates.shift();
   }, 1000);
+  settle();
+  link.connect();
   render();
-  connect();
 }

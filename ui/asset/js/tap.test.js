@@ -1,6 +1,6 @@
 import { test } from "node:test";
 import assert from "node:assert/strict";
-import { TapBuffer, backoff } from "./tapbuffer.js";
+import { TapBuffer, backoff, cutWords } from "./tapbuffer.js";
 import { ago, write } from "./time.js";
 
 /** @param {number} n @returns {any[]} */
@@ -45,6 +45,28 @@ test("what is left out is said at its place, and neighbours are one line", () =>
   assert.equal(b.rows, 2);
   assert.equal(b.sampled, 14);
   assert.equal(b.dropped, 7);
+});
+
+test("what passed while the connection was away is said", () => {
+  const b = new TapBuffer(10);
+  b.add({ ...frame([], 0, 1204), resumed: true, missed: 1204 });
+  b.add({ ...frame([]), resumed: false, missed: null });
+  b.add({ ...frame(rows(1)), resumed: true, missed: 0 });
+  const words = b.shown.map((r) => ("cut" in r ? cutWords(r, String) : r.uid));
+  assert.deepEqual(words, [
+    "0",
+    "Nobody can say how many passed while the connection was away. All are in the store.",
+    "1204 not shown here: the connection was away. All are in the store.",
+  ]);
+  assert.equal(b.dropped, 1204);
+});
+
+test("of what comes during a pause the newest are kept, and it says how many", () => {
+  const b = new TapBuffer(10);
+  b.hold();
+  b.add(frame(rows(25)));
+  assert.equal(b.newer, 25);
+  assert.equal(b.kept, 10);
 });
 
 test("reconnects spread out and stay bounded", () => {

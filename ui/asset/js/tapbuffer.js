@@ -2,10 +2,16 @@
 // missing. No DOM here, so that it can be tested.
 
 /**
- * @typedef {{uid: string, at: string, ms: number, kind: string, tone: string, word: string, channel: string, key: string, size: string, text: string, url: string}} Row
- * @typedef {{cut: number, why: string}} Cut a line that says what was left out here
+ * @typedef {{uid: string, at: string, ms: number, kind: string, tone: string, word: string, channel: string, broker: string, key: string, size: string, text: string, url: string}} Row
+ * @typedef {{cut: number, why: string}} Cut a line that says what was left out here; cut is NaN where nobody can say
  * @typedef {{rows: Row[], matched: number, sampled: number, dropped: number, resume?: string, resumed?: boolean, missed?: number | null}} Frame
  */
+
+const why = {
+  sampled: "more passed than this tap shows",
+  dropped: "this browser was too slow",
+  away: "the connection was away",
+};
 
 export class TapBuffer {
   /** @param {number} limit rows kept */
@@ -29,13 +35,17 @@ export class TapBuffer {
     this.dropped += frame.dropped;
     /** @type {(Row | Cut)[]} */
     const fresh = [...frame.rows].reverse();
-    const left = frame.sampled + frame.dropped;
-    if (left > 0) fresh.push({ cut: left, why: frame.dropped > 0 ? "this browser was too slow" : "more passed than this tap shows" });
+    const cut = (/** @type {number} */ n, /** @type {string} */ reason) => {
+      if (n !== 0) fresh.push({ cut: n, why: reason });
+    };
+    cut(frame.sampled, why.sampled);
+    cut(frame.dropped, frame.resumed ? why.away : why.dropped);
+    if (frame.resumed === false) cut(NaN, why.away);
     const into = this.held ? this.waiting : this.shown;
-    // Neighbouring cuts are one.
+    // Neighbouring cuts of one kind are one.
     const top = into[0];
     const tail = fresh[fresh.length - 1];
-    if (tail && "cut" in tail && top && "cut" in top && fresh.length === 1) {
+    if (tail && "cut" in tail && top && "cut" in top && top.why === tail.why && !Number.isNaN(top.cut + tail.cut) && fresh.length === 1) {
       top.cut += tail.cut;
       fresh.length = 0;
     }
@@ -57,10 +67,31 @@ export class TapBuffer {
     this.newer = 0;
   }
 
+  /** Forgets the rows; the counts go on. */
+  clear() {
+    this.shown = [];
+    this.waiting = [];
+    this.newer = 0;
+  }
+
   /** @returns {number} rows, without cut lines */
   get rows() {
     return this.shown.filter((r) => !("cut" in r)).length;
   }
+
+  /** @returns {number} how many of the newer rows are kept for release */
+  get kept() {
+    return this.waiting.filter((r) => !("cut" in r)).length;
+  }
+}
+
+/**
+ * Says what is missing at a place.
+ * @param {Cut} c
+ * @param {(n: number) => string} count
+ */
+export function cutWords(c, count) {
+  return Number.isNaN(c.cut) ? `Nobody can say how many passed while ${c.why}. All are in the store.` : `${count(c.cut)} not shown here: ${c.why}. All are in the store.`;
 }
 
 /**
