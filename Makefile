@@ -13,7 +13,7 @@ UI_SOURCES := $(shell find ui/asset -type f -not -path 'ui/asset/dist/*' 2>/dev/
 TOOLS      := deploy/tools/go.mod
 RATE       ?= 5
 
-.PHONY: help run test lint generate verify bench soak e2e screenshots dev deps assets build fuzz provision clean
+.PHONY: help run test lint generate verify bench soak reference e2e screenshots dev deps assets build fuzz provision clean
 
 help: ## this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,6 +35,9 @@ soak: provision build ## long reliability runs: a million messages under kill -9
 
 bench: assets ## benchmarks of the hot paths, with allocations
 	@go test -run '^$$' -bench . -benchmem ./collector/... ./controlbus/... ./storage/... ./agents/... ./ui/...
+
+reference: node_modules ## compare the Prometheus API with Prometheus itself, and renew the answers it is held to
+	@cd test/prometheus && go test -count=1 -v -run TestAnswersArePrometheusOwn . -update -seeds $(or $(SEEDS),3)
 
 fuzz: ## each fuzz target for FUZZTIME (20s)
 	@test/fuzz.sh $(or $(FUZZTIME),20s)

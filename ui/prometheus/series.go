@@ -25,7 +25,9 @@ type scope struct {
 	maxt    int64
 }
 
-func (a *API) scope(r *http.Request) (scope, *apiError) {
+// scope reads a request. How a matcher that cannot be read is told differs
+// between endpoints.
+func (a *API) scope(r *http.Request, matchers func(error) *apiError) (scope, *apiError) {
 	bad := func(parameter string, err error) (scope, *apiError) { return scope{}, invalid(parameter, err).err }
 	var s scope
 	var err error
@@ -47,11 +49,11 @@ func (a *API) scope(r *http.Request) (scope, *apiError) {
 		}
 	}
 	if s.sets, err = parser.ParseMetricSelectors(r.Form["match[]"]); err != nil {
-		return scope{}, refuse(badData, err)
+		return scope{}, matchers(err)
 	}
 	for _, set := range s.sets {
 		if !slices.ContainsFunc(set, func(m *labels.Matcher) bool { return m != nil && !m.Matches("") }) {
-			return scope{}, refuse(badData, errors.New("match[] must contain at least one non-empty matcher"))
+			return scope{}, matchers(errors.New("match[] must contain at least one non-empty matcher"))
 		}
 	}
 	if s.querier, err = a.queryable.Querier(s.mint, s.maxt); err != nil {
@@ -73,7 +75,7 @@ func (a *API) series(ctx context.Context, r *http.Request) result {
 	if len(r.Form["match[]"]) == 0 {
 		return result{err: refuse(badData, errors.New("no match[] parameter provided"))}
 	}
-	s, refused := a.scope(r)
+	s, refused := a.scope(r, func(err error) *apiError { return invalid("match[]", err).err })
 	if refused != nil {
 		return result{err: refused}
 	}
@@ -123,7 +125,7 @@ func (a *API) labelValues(ctx context.Context, r *http.Request) result {
 
 // texts asks once for each set of matchers and answers what any found.
 func (a *API) texts(r *http.Request, ask func(scope, []*labels.Matcher) ([]string, annotations.Annotations, error)) result {
-	s, refused := a.scope(r)
+	s, refused := a.scope(r, func(err error) *apiError { return refuse(badData, err) })
 	if refused != nil {
 		return result{err: refused}
 	}
