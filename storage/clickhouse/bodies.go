@@ -36,6 +36,7 @@ func (s *Store) bodies(ctx context.Context, of []storage.Message) (map[controlbu
 	q.where("toStartOfFiveMinutes(ts) IN (SELECT toStartOfFiveMinutes(fromUnixTimestamp64Nano(arrayJoin({buckets:Array(Int64)}), 'UTC')))")
 	q.bind("buckets", slices.Collect(maps.Keys(buckets)))
 	q.anyOf(idSet("uid", "ids", ids))
+	q.visible("env", "destination")
 	q.add("LIMIT 1 BY uid")
 	rows, err := collect[struct {
 		UID  string `ch:"uid"`

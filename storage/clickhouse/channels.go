@@ -127,6 +127,7 @@ func (s *Store) channelTraffic(ctx context.Context, c storage.ChannelQuery, g gr
 	q.equal("env", "env", c.Env)
 	q.equal("broker", "broker", c.Broker)
 	q.channel("destination", c.Pattern)
+	q.visible("env", "destination")
 	q.add("GROUP BY env, system, broker, destination\nORDER BY env, broker, destination\nLIMIT {limit:UInt32}")
 	q.bind("limit", limit)
 	return collect[trafficRow](ctx, s, nil, q)
@@ -191,7 +192,8 @@ type seriesKey struct {
 }
 
 // channelSeries are the series that describe channels of the range. Labels
-// carry attributes under their own names.
+// carry attributes under their own names. channel adds the conditions on the
+// label of the channel's name, and says what the series are limited by.
 func (s *Store) channelSeriesOf(ctx context.Context, r nanoRange, env, broker string, channel func(*selection, string), metrics []string) (map[seriesKey]seriesRow, error) {
 	q := newSelection(s.query("channel_series"))
 	q.where("metric IN {metrics:Array(String)}")
@@ -206,7 +208,7 @@ func (s *Store) channelSeriesOf(ctx context.Context, r nanoRange, env, broker st
 	q.bind("l_channel", controlbus.AttrDestination)
 	q.bind("l_kind", controlbus.AttrChannelKind)
 	q.bind("l_state", controlbus.AttrMessageState)
-	q.equal("labels[{l_env:String}]", "env", env)
+	q.equal(envLabel, "env", env)
 	q.equal("labels[{l_broker:String}]", "broker", broker)
 	channel(q, "labels[{l_channel:String}]")
 	q.add("LIMIT 1 BY metric, series\nLIMIT {limit:UInt32}")
@@ -222,7 +224,10 @@ func (s *Store) channelSeriesOf(ctx context.Context, r nanoRange, env, broker st
 	return m, nil
 }
 
-const maxSeries = 100_000
+const (
+	maxSeries = 100_000
+	envLabel  = "labels[{l_env:String}]"
+)
 
 // sampleRow is a row of query/channel_samples.sql.
 type sampleRow struct {
@@ -238,11 +243,14 @@ func (s *Store) describedChannels(ctx context.Context, c storage.ChannelQuery) (
 	r := nanos(c.Range)
 	r.to = min(r.to, nanosOf(time.Now())+int64(time.Minute))
 	r.from = max(r.to-int64(describedWithin), minTime)
-	series, err := s.channelSeriesOf(ctx, r, c.Env, c.Broker, func(q *selection, column string) { q.channel(column, c.Pattern) }, channelMetrics)
+	series, err := s.channelSeriesOf(ctx, r, c.Env, c.Broker, func(q *selection, column string) {
+		q.channel(column, c.Pattern)
+		q.visible(envLabel, column)
+	}, channelMetrics)
 	if err != nil || len(series) == 0 {
 		return nil, err
 	}
-	q := newSelection(s.query("channel_samples"))
+	q := newSelection(s.query("channel_samples")).unlimited("only the series above are taken from the answer")
 	q.where("metric IN {metrics:Array(String)}")
 	q.bind("metrics", channelMetrics)
 	q.bind("recent", (r.to-int64(rateWindow))/1e6)
@@ -340,6 +348,7 @@ func (s *Store) channelSeries(ctx context.Context, q storage.SeriesQuery) (stora
 			g.over(sel)
 		}
 		sel.thisChannel(q.Channel)
+		sel.visible("env", "destination")
 		sel.add("GROUP BY slot, op_n\nORDER BY slot, op_n")
 		rows, err = collect[slotRow](gctx, s, nil, sel)
 		return err
@@ -402,7 +411,10 @@ func (q *selection) thisChannel(c controlbus.ChannelName) {
 // each slot.
 func (s *Store) channelDepth(ctx context.Context, c controlbus.ChannelName, g grid) (ready, unacked []storage.Point, err error) {
 	r := nanoRange{from: g.start * 1e9, to: g.end() * 1e9}
-	series, err := s.channelSeriesOf(ctx, r, c.Env, c.Broker, func(q *selection, column string) { q.equal(column, "channel", c.Name) }, []string{controlbus.MetricChannelMessages})
+	series, err := s.channelSeriesOf(ctx, r, c.Env, c.Broker, func(q *selection, column string) {
+		q.equal(column, "channel", c.Name)
+		q.visible(envLabel, column)
+	}, []string{controlbus.MetricChannelMessages})
 	if err != nil {
 		return nil, nil, err
 	}
@@ -414,7 +426,7 @@ func (s *Store) channelDepth(ctx context.Context, c controlbus.ChannelName, g gr
 		}
 		slices.Sort(ids)
 		q := newSelection(s.sql("SELECT series, toUInt32(intDiv(toUnixTimestamp(ts) - {start:UInt32}, {width:UInt32})) AS slot, argMax(value, ts) AS latest\n" +
-			"FROM @db.samples\nWHERE"))
+			"FROM @db.samples\nWHERE")).unlimited("of the series above")
 		q.where("metric = {metric:String}")
 		q.where("series IN {series:Array(UInt64)}")
 		q.between("ts", r, false)

@@ -275,6 +275,7 @@ func (w *walk) byMessage(ctx context.Context, id string) ([][16]byte, error) {
 func (w *walk) addMessages(ctx context.Context, cond func(*selection, bool), why func(*storage.Message) string) error {
 	q := newSelection(w.s.query("messages"))
 	cond(q, true)
+	q.visible("env", "destination")
 	q.add("ORDER BY ts, uid\nLIMIT 1 BY uid\nLIMIT {limit:UInt32}")
 	q.bind("limit", w.limit+1)
 	rows, err := collect[messageRow](ctx, w.s, &w.n, q)
@@ -303,6 +304,7 @@ func (w *walk) addMessages(ctx context.Context, cond func(*selection, bool), why
 func (w *walk) addSpans(ctx context.Context, cond func(*selection, bool), why func(*storage.Span) string) error {
 	q := newSelection(w.s.query("spans"))
 	cond(q, false)
+	q.visible("env", "destination")
 	q.add("ORDER BY ts, span_id\nLIMIT 1 BY trace_id, span_id\nLIMIT {limit:UInt32}")
 	q.bind("limit", w.limit+1)
 	rows, err := collect[spanRow](ctx, w.s, &w.n, q)
@@ -327,6 +329,7 @@ func (w *walk) addSpans(ctx context.Context, cond func(*selection, bool), why fu
 func (w *walk) addLogs(ctx context.Context, cond func(*selection, bool), why func(*storage.Log) string) error {
 	q := newSelection(w.s.query("logs"))
 	cond(q, true)
+	q.visible("env", "destination")
 	q.add("ORDER BY ts, uid\nLIMIT {limit:UInt32}")
 	q.bind("limit", w.limit+1)
 	rows, err := collect[logRow](ctx, w.s, &w.n, q)
@@ -370,7 +373,7 @@ func (w *walk) vicinity() nanoRange {
 
 // consumers are the traces whose spans link to the given ones.
 func (w *walk) consumers(ctx context.Context, traces [][16]byte) ([][16]byte, error) {
-	q := newSelection(w.s.sql("SELECT DISTINCT trace_id\nFROM @db.link_back\nWHERE"))
+	q := newSelection(w.s.sql("SELECT DISTINCT trace_id\nFROM @db.link_back\nWHERE")).unlimited("trace ids; what they lead to is limited")
 	q.between("ts", w.whole, false)
 	q.anyOf(idSet("target_trace", "ids", traces))
 	q.add("LIMIT {limit:UInt32}")

@@ -178,6 +178,7 @@ func (c *counter) summed(r nanoRange, step int64) *selection {
 	q.equal("broker", "broker", c.q.Broker)
 	q.channel("destination", c.q.Channel)
 	q.equal("service", "service", c.q.Service)
+	q.visible("env", "destination")
 	q.add("GROUP BY slot")
 	return q
 }
@@ -190,6 +191,7 @@ func (c *counter) count(r nanoRange) *selection {
 	q.bind("start", c.start)
 	q.bind("width", c.width)
 	c.where(q, true)
+	q.visible("env", "destination")
 	q.add("GROUP BY slot")
 	return q
 }

@@ -82,7 +82,11 @@ func (s *Store) run(ctx context.Context, n *scanned, q *selection, settings driv
 		settings["max_memory_usage"] = s.cfg.QueryMemory
 	}
 	ctx = driver.Context(context.WithValue(ctx, scannedKey{}, n), driver.WithSettings(settings))
-	rows, err := s.conn.Query(ctx, q.String(), q.args...)
+	text, args, err := q.limitedTo(ctx)
+	if err != nil {
+		return err
+	}
+	rows, err := s.conn.Query(ctx, text, args...)
 	if err != nil {
 		return err
 	}

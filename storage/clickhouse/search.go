@@ -268,7 +268,7 @@ func (sr *search) narrow(ctx context.Context) error {
 // idRange is the time in which any of the ids was seen. It is empty if none was.
 func (s *Store) idRange(ctx context.Context, n *scanned, ids [][16]byte) (nanoRange, error) {
 	q := newSelection(s.sql("SELECT toUnixTimestamp64Milli(min(first)) AS first_ms, toUnixTimestamp64Milli(max(last)) AS last_ms, count() AS n\n" +
-		"FROM @db.id_span\nWHERE"))
+		"FROM @db.id_span\nWHERE")).unlimited("when an id was seen at all; whoever asks knows the id")
 	q.anyOf(idSet("id", "ids", ids))
 	list, err := collect[struct {
 		First int64  `ch:"first_ms"`
@@ -315,9 +315,11 @@ func (sr *search) selection(part nanoRange, limit int) *selection {
 	sr.where(q, true)
 	if sr.q.Order == storage.NewestFirst {
 		q.where("(ts, uid) < (fromUnixTimestamp64Nano({at:Int64}, 'UTC'), toFixedString(unhex({at_uid:String}), 16))")
+		q.visible("env", "destination")
 		q.add("ORDER BY toStartOfFiveMinutes(ts) DESC, ts DESC, uid DESC")
 	} else {
 		q.where("(ts, uid) > (fromUnixTimestamp64Nano({at:Int64}, 'UTC'), toFixedString(unhex({at_uid:String}), 16))")
+		q.visible("env", "destination")
 		q.add("ORDER BY toStartOfFiveMinutes(ts), ts, uid")
 	}
 	q.bind("at", sr.at.ts)
@@ -399,6 +401,7 @@ func (sr *search) snippets(ctx context.Context, found []storage.Message) error {
 	q.bind("buckets", slices.Collect(maps.Keys(buckets)))
 	q.channel("destination", sr.q.Channel)
 	q.anyOf(idSet("uid", "ids", ids))
+	q.visible("env", "destination")
 	q.add("LIMIT 1 BY uid")
 	rows, err := collect[struct {
 		UID  string `ch:"uid"`
@@ -436,6 +439,7 @@ func (s *Store) message(ctx context.Context, uid controlbus.ID, near time.Time) 
 		q := newSelection(s.query("messages"))
 		q.between("ts", r, true)
 		q.fixed("uid", "uid", uid[:])
+		q.visible("env", "destination")
 		q.add("LIMIT 1")
 		rows, err := collect[messageRow](ctx, s, nil, q)
 		if err != nil {
@@ -448,6 +452,7 @@ func (s *Store) message(ctx context.Context, uid controlbus.ID, near time.Time) 
 		q = newSelection(s.sql("SELECT body\nFROM @db.bodies\nWHERE"))
 		q.between("ts", nanoRange{from: d.Time, to: d.Time + 1}, true)
 		q.fixed("uid", "uid", uid[:])
+		q.visible("env", "destination")
 		q.add("LIMIT 1")
 		bodies, err := collect[struct {
 			Body string `ch:"body"`

@@ -13,6 +13,9 @@ import (
 	"github.com/signalbox-dev/signalbox/storage"
 )
 
+// byLabels: the Prometheus API looks at the labels of what it gets.
+const byLabels = "limited by labels where it is used"
+
 const (
 	maxMetrics = 100_000
 	// seriesAtOnce bounds the ids bound to one query: they travel in its address.
@@ -21,7 +24,7 @@ const (
 
 // Metrics returns the metrics that had samples on the days of the range, by name.
 func (s *Store) Metrics(ctx context.Context, r storage.TimeRange) ([]storage.Metric, error) {
-	q := newSelection(s.query("metrics"))
+	q := newSelection(s.query("metrics")).unlimited(byLabels)
 	q.days(nanos(r))
 	q.add("GROUP BY metric, kind, unit\nORDER BY metric, kind, unit\nLIMIT {limit:UInt32}")
 	q.bind("limit", maxMetrics)
@@ -39,7 +42,7 @@ func (s *Store) Metrics(ctx context.Context, r storage.TimeRange) ([]storage.Met
 
 // MetricSeries returns series with their labels, in a fixed order.
 func (s *Store) MetricSeries(ctx context.Context, mq storage.MetricQuery) ([]storage.MetricSeries, error) {
-	q := newSelection(s.query("metric_series"))
+	q := newSelection(s.query("metric_series")).unlimited(byLabels)
 	q.narrow(mq)
 	q.add("ORDER BY metric, series\nLIMIT 1 BY metric, series\nLIMIT {limit:UInt32}")
 	q.bind("limit", mq.Limit+1)
@@ -65,7 +68,7 @@ func (s *Store) MetricSeries(ctx context.Context, mq storage.MetricQuery) ([]sto
 
 // MetricLabels returns the names of the labels that series of the range carry.
 func (s *Store) MetricLabels(ctx context.Context, mq storage.MetricQuery) ([]string, error) {
-	q := newSelection(s.sql("SELECT DISTINCT arrayJoin(mapKeys(labels)) AS name\nFROM @db.series\nWHERE"))
+	q := newSelection(s.sql("SELECT DISTINCT arrayJoin(mapKeys(labels)) AS name\nFROM @db.series\nWHERE")).unlimited(byLabels)
 	q.narrow(mq)
 	q.add("ORDER BY name\nLIMIT {limit:UInt32}")
 	q.bind("limit", mq.Limit)
@@ -74,7 +77,7 @@ func (s *Store) MetricLabels(ctx context.Context, mq storage.MetricQuery) ([]str
 
 // MetricLabelValues returns the values that a label has in series of the range.
 func (s *Store) MetricLabelValues(ctx context.Context, mq storage.MetricQuery, label string) ([]string, error) {
-	q := newSelection(s.sql("SELECT DISTINCT labels[unhex({label:String})] AS value\nFROM @db.series\nWHERE"))
+	q := newSelection(s.sql("SELECT DISTINCT labels[unhex({label:String})] AS value\nFROM @db.series\nWHERE")).unlimited(byLabels)
 	q.narrow(mq)
 	q.where("mapContains(labels, unhex({label:String}))")
 	q.bind("label", hex.EncodeToString([]byte(label)))
@@ -162,7 +165,7 @@ func (s *Store) samples(sq storage.SampleQuery, ids []uint64) *selection {
 	if newest {
 		text = "samples_newest"
 	}
-	q := newSelection(s.query(text))
+	q := newSelection(s.query(text)).unlimited(byLabels)
 	q.anyOf(textSet("metric", "metrics", sq.Metrics))
 	if len(ids) > 0 {
 		q.where("series IN {series:Array(UInt64)}")

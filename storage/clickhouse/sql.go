@@ -38,6 +38,9 @@ type selection struct {
 	text  strings.Builder
 	args  []any
 	conds int
+
+	scopes []scopeMark // see scope.go
+	free   bool
 }
 
 func newSelection(text string) *selection {

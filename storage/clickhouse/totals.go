@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/signalbox-dev/signalbox/controlbus"
 	"github.com/signalbox-dev/signalbox/storage"
 )
 
@@ -32,6 +33,7 @@ func (s *Store) totals(ctx context.Context, env string, tr storage.TimeRange) (s
 		q := newSelection(s.sql("SELECT uniqExact(env, broker, system, destination) AS n\nFROM @db.rollup\nWHERE"))
 		g.over(q)
 		q.equal("env", "env", env)
+		q.visible("env", "destination")
 		t.Channels, err = s.number(gctx, q)
 		return err
 	})
@@ -41,6 +43,7 @@ func (s *Store) totals(ctx context.Context, env string, tr storage.TimeRange) (s
 			q.between("ts", r, bucket)
 			if hasEnv {
 				q.equal("env", "env", env)
+				q.visible("env", "destination")
 			}
 			*into, err = s.number(gctx, q)
 			return err
@@ -48,10 +51,12 @@ func (s *Store) totals(ctx context.Context, env string, tr storage.TimeRange) (s
 	}
 	count("spans", &t.Spans, false, true)
 	count("logs", &t.Logs, true, true)
-	count("invalid", &t.Invalid, false, false)
+	if scope, ok := controlbus.ScopeFrom(ctx); !ok || scope.All() {
+		count("invalid", &t.Invalid, false, false) // they belong to nobody in particular
+	}
 	edge := func(sql string, into *time.Time) {
 		grp.Go(func() error {
-			n, err := s.number(gctx, newSelection(s.sql(sql)))
+			n, err := s.number(gctx, newSelection(s.sql(sql)).unlimited("how far the store reaches"))
 			if n > 0 {
 				*into = instant(int64(n))
 			}
@@ -71,6 +76,7 @@ func (s *Store) trafficTotals(ctx context.Context, t *storage.Totals, env string
 	q := newSelection(s.query("totals"))
 	g.over(q)
 	q.equal("env", "env", env)
+	q.visible("env", "destination")
 	q.add("    GROUP BY slot, env, system, destination\n)\nGROUP BY slot\nORDER BY slot")
 	type slotTotals struct {
 		Slot   uint32 `ch:"slot"`
@@ -125,6 +131,7 @@ func (s *Store) Environments(ctx context.Context, r storage.TimeRange) ([]string
 	q.where("t < fromUnixTimestamp64Nano({to:Int64}, 'UTC')")
 	q.bind("from", n.from)
 	q.bind("to", n.to)
+	q.visible("env", "destination")
 	q.add("ORDER BY env\nLIMIT 1000")
 	rows, err := collect[struct {
 		Env string `ch:"env"`
@@ -188,6 +195,7 @@ var (
 func (s *Store) partitions(ctx context.Context) ([]partition, error) {
 	q := newSelection("SELECT table, partition, partition_id AS id, sum(rows) AS n_rows, sum(bytes_on_disk) AS n_bytes, count() AS n_parts\n" +
 		"FROM system.parts\nWHERE")
+	q.unlimited("the store itself")
 	q.where("active")
 	q.where("database = {database:String}")
 	q.bind("database", s.database)

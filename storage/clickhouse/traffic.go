@@ -142,7 +142,7 @@ const (
 // watched finds out from the agents' reports when each broker was observed.
 func (s *Store) watched(ctx context.Context, env, broker string, g grid) (map[watcher]coverage, error) {
 	r := nanoRange{from: max(g.start*1e9-int64(maxReport), minTime), to: g.end() * 1e9}
-	series, err := s.channelSeriesOf(ctx, r, env, broker, func(*selection, string) {}, []string{controlbus.MetricBrokerUp})
+	series, err := s.channelSeriesOf(ctx, r, env, broker, func(q *selection, _ string) { q.visible(envLabel, "") }, []string{controlbus.MetricBrokerUp})
 	if err != nil || len(series) == 0 {
 		return nil, err
 	}
@@ -153,7 +153,7 @@ func (s *Store) watched(ctx context.Context, env, broker string, g grid) (map[wa
 	slices.Sort(ids)
 	q := newSelection(s.sql("SELECT series, toInt64(intDiv(toInt64(toUnixTimestamp(ts)) - {start:Int64} + 1000000 * {width:Int64}, {width:Int64}) - 1000000) AS slot,\n" +
 		"    toInt64(toUnixTimestamp(min(ts))) AS first_s, toInt64(toUnixTimestamp(max(ts))) AS last_s, count() AS reports\n" +
-		"FROM @db.samples\nWHERE"))
+		"FROM @db.samples\nWHERE")).unlimited("of the series above")
 	q.where("metric = {metric:String}")
 	q.where("series IN {series:Array(UInt64)}")
 	q.between("ts", r, false)

@@ -60,6 +60,7 @@ func Run(t *testing.T, open func(testing.TB) Store) {
 		{"Metrics", metrics},
 		{"TotalsAndTables", totals},
 		{"GapsAreNotZero", gaps},
+		{"ReadsAreLimitedToAScope", scopes},
 		{"InvalidMessages", invalid},
 		{"ImplausibleTimes", implausible},
 	} {
