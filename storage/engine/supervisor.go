@@ -89,11 +89,27 @@ func New(cfg Config, log *slog.Logger) *Supervisor {
 // added to the child's environment. For tests, before Run.
 func (s *Supervisor) SetCommand(command, env []string) { s.command, s.env = command, env }
 
+// dialPatience is what a caller waits for an engine that is being started again,
+// which takes half of that. One that does not come back is said to be away:
+// a page has to tell within two seconds.
+const dialPatience = 800 * time.Millisecond
+
 // DialContext connects to the engine, whatever the address; it is what the
-// driver takes as its DialContext. It waits while the engine starts, for as
-// long as ctx allows, and returns ErrUnavailable when that ends first.
+// driver takes as its DialContext. It waits a moment while the engine starts, if
+// ctx allows, and returns ErrUnavailable when that ends first.
 func (s *Supervisor) DialContext(ctx context.Context, _ string) (net.Conn, error) {
-	if err := s.WaitReady(ctx); err != nil {
+	wait, cancel := context.WithTimeout(ctx, dialPatience)
+	err := s.WaitReady(wait)
+	cancel()
+	switch {
+	case err != nil && ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded):
+		// Not a deadline of the caller's: nothing that took too long was asked.
+		st := s.Status()
+		if st.LastError != "" {
+			return nil, fmt.Errorf("engine: %w: %s: %s", controlbus.ErrUnavailable, st.State, st.LastError)
+		}
+		return nil, fmt.Errorf("engine: %w: %s", controlbus.ErrUnavailable, st.State)
+	case err != nil:
 		return nil, err
 	}
 	s.mu.Lock()

@@ -130,6 +130,19 @@ func TestFaultStoreAway(t *testing.T) {
 	if err != nil || refusal != nil {
 		t.Errorf("while the engine is killed: took %d, %v, %v", taken, refusal, err)
 	}
+	// A page waits for two restarts at most, one for its menu and one for itself.
+	var slowest time.Duration
+	for ctx.Err() == nil {
+		begin := time.Now()
+		if code, _, err := fetch(t.Context(), site.url()+"/"); err != nil || code != http.StatusOK {
+			t.Errorf("/ while the engine is killed: got %d, %v", code, err)
+		}
+		slowest = max(slowest, time.Since(begin))
+	}
+	if slowest > 3*time.Second {
+		t.Errorf("/ while the engine is killed: took up to %v, want at most 2s, and a second more on a busy machine", slowest)
+	}
+	t.Logf("engine killed: / took up to %v", slowest.Round(time.Millisecond))
 	killer.Wait()
 	t.Logf("engine killed %d times: everything stored %v after the last", kills, site.settled(t, "killed", taken).Round(time.Millisecond))
 }
