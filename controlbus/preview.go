@@ -49,7 +49,7 @@ const PreviewMaxAge = 15 * time.Minute
 
 // PreviewSample is one message that falls under a command.
 type PreviewSample struct {
-	UID         ID        `json:"uid,omitzero"` // in the message store, where it is there
+	UID         string    `json:"uid,omitempty"` // in the message store, where it is there
 	MessageID   string    `json:"message_id,omitempty"`
 	At          time.Time `json:"at,omitzero"`
 	Position    string    `json:"position,omitempty"`

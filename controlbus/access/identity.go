@@ -32,6 +32,8 @@ type Identity struct {
 	// tokens.
 	Session string
 
+	// owner is the user a token belongs to.
+	owner string
 	// within limits the grants: a token is never worth more than its owner is now.
 	within  []Grant
 	limited bool
@@ -70,6 +72,15 @@ func (id Identity) Can(a Action, env, channel string) bool {
 	}
 	may := func(g Grant) bool { return g.may(a, env, channel) }
 	return slices.ContainsFunc(id.Grants, may) && (!id.limited || slices.ContainsFunc(id.within, may))
+}
+
+// Person is who is answerable: a token's owner, else the identity itself. Two
+// identities of one person cannot consent to each other.
+func (id Identity) Person() string {
+	if id.owner != "" {
+		return id.owner
+	}
+	return id.ID
 }
 
 // Somewhere says whether the identity may do a on any channel at all: whether

@@ -33,6 +33,7 @@ const (
 	Operate    Action = "operate"     // commands that destroy nothing
 
 	Approve Action = "command.approve" // a second person's consent
+	Destroy Action = "command.destroy" // request what removes messages: purge, discard
 
 	ManageUsers    Action = "user.manage"
 	ManageTokens   Action = "token.manage"
@@ -72,7 +73,7 @@ var own = map[Role][]Action{
 	Viewer:   {ViewMetadata, ViewMetrics, LiveTap, SaveSearch, OwnTokens, Scrape},
 	Reader:   {ReadBody, Export},
 	Operator: {RequestTap, Operate},
-	Approver: {Approve},
+	Approver: {Approve, Destroy},
 	Admin:    {ManageUsers, ManageTokens, ManageAgents, ManageSettings, ReadAudit},
 	Sender:   {IngestTelemetry},
 	Agent:    {IngestTelemetry, AgentLink},

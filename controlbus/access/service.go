@@ -209,7 +209,7 @@ func (s *Service) loadToken(ctx context.Context, key credential, now time.Time) 
 		if owner.Disabled {
 			return cached{}, errSignedOut
 		}
-		id.within, id.limited = owner.Grants, true
+		id.owner, id.within, id.limited = owner.ID, owner.Grants, true
 		id.Name = owner.Name + " by token " + t.Name
 	}
 	until := now.Add(cacheFor)
@@ -251,13 +251,18 @@ var system = Actor{Kind: KindSystem, Name: "console"}
 
 func (s *Service) event(by Actor, e Event) Event {
 	e.At, e.Actor = time.Now(), by
-	e.Target, e.Detail = cut(e.Target, 500), cut(e.Detail, 1000)
-	e.Actor.Name, e.Env, e.Channel, e.Address = cut(e.Actor.Name, 300), cut(e.Env, 200), cut(e.Channel, 500), cut(e.Address, 100)
+	return e.Trimmed()
+}
+
+// Trimmed bounds what strangers can write into the audit trail.
+func (e Event) Trimmed() Event {
+	e.Target, e.Detail = Clip(e.Target, 500), Clip(e.Detail, 1000)
+	e.Actor.Name, e.Env, e.Channel, e.Address = Clip(e.Actor.Name, 300), Clip(e.Env, 200), Clip(e.Channel, 500), Clip(e.Address, 100)
 	return e
 }
 
-// cut bounds what strangers can write into the audit trail.
-func cut(s string, most int) string {
+// Clip is valid text of at most so many bytes.
+func Clip(s string, most int) string {
 	s = strings.ToValidUTF8(s, "�")
 	if len(s) <= most {
 		return s

@@ -116,7 +116,7 @@ func (s *Service) newSession(u User, c Client, now time.Time) (Session, controlb
 	secret := controlbus.Secret(rand.Text() + rand.Text()) // 260 bits
 	return Session{
 		ID: newID(), Hash: hashOf(secret.Reveal()), UserID: u.ID, CreatedAt: now, SeenAt: now,
-		ExpiresAt: now.Add(s.cfg.SessionMax), Address: cut(c.Address, 100), UserAgent: cut(c.UserAgent, 300),
+		ExpiresAt: now.Add(s.cfg.SessionMax), Address: Clip(c.Address, 100), UserAgent: Clip(c.UserAgent, 300),
 	}, secret
 }
 
@@ -209,9 +209,9 @@ func (s *Service) LoginExternal(ctx context.Context, x External, before string) 
 	u, err := s.store.UserBySubject(ctx, x.Issuer, x.Subject)
 	switch {
 	case errors.Is(err, controlbus.ErrNotFound):
-		u = User{ID: newID(), Name: cut(strings.TrimSpace(x.Name), 64), Issuer: x.Issuer, Subject: x.Subject, Grants: grants, CreatedAt: time.Now()}
+		u = User{ID: newID(), Name: Clip(strings.TrimSpace(x.Name), 64), Issuer: x.Issuer, Subject: x.Subject, Grants: grants, CreatedAt: time.Now()}
 		if u.Name == "" {
-			u.Name = cut(x.Subject, 64)
+			u.Name = Clip(x.Subject, 64)
 		}
 		e := s.event(system, Event{Code: EventUserAdd, Target: u.Name, Address: client.Address, Detail: "Vouched for by " + x.Issuer + ": " + grantList(grants) + "."})
 		if err := s.store.AddUser(ctx, u, e); err != nil {

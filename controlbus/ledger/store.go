@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/signalbox-dev/signalbox/controlbus"
@@ -103,4 +104,9 @@ func (q Query) Matches(c *controlbus.Command) bool {
 		(q.Requester == "" || q.Requester == c.RequestedBy.ID) &&
 		(q.From.IsZero() || !c.RequestedAt.Before(q.From)) && (q.To.IsZero() || c.RequestedAt.Before(q.To)) &&
 		q.Scope.Allows(ch.Env, ch.Name)
+}
+
+// Locked is the error of Tx.Lock.
+func Locked(resource string, by controlbus.CommandID) error {
+	return fmt.Errorf("ledger: %w: command %s acts on %s; wait for its end, or cancel it", controlbus.ErrConflict, by, resource)
 }

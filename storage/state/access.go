@@ -30,6 +30,9 @@ func (s *Store) inTx(ctx context.Context, what string, f func(*sql.Tx) error) er
 	if err := f(tx); err != nil {
 		return fmt.Errorf("state: %s: %w", what, known(err))
 	}
+	if err := s.signHead(ctx, tx); err != nil {
+		return fmt.Errorf("state: %s: audit tree: %w", what, err)
+	}
 	if err := tx.Commit(); err != nil {
 		return fmt.Errorf("state: %s: %w", what, known(err))
 	}

@@ -2,24 +2,16 @@ package state
 
 import (
 	"context"
+	"database/sql"
 	"fmt"
 	"strings"
 
 	"github.com/signalbox-dev/signalbox/controlbus/access"
 )
 
-func addEvent(ctx context.Context, q querier, e access.Event) error {
-	_, err := q.ExecContext(ctx, `INSERT INTO audit (at, actor_kind, actor_id, actor_name, code, target, env, channel, refused, detail, address) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-		nanos(e.At), string(e.Actor.Kind), e.Actor.ID, e.Actor.Name, e.Code, e.Target, e.Env, e.Channel, e.Refused, e.Detail, e.Address)
-	return err
-}
-
 // AddEvent implements access.Store.
 func (s *Store) AddEvent(ctx context.Context, e access.Event) error {
-	if err := addEvent(ctx, s.db, e); err != nil {
-		return fmt.Errorf("state: audit %s: %w", e.Code, err)
-	}
-	return nil
+	return s.inTx(ctx, "audit "+e.Code, func(tx *sql.Tx) error { return addEvent(ctx, tx, e) })
 }
 
 // Events implements access.Store.

@@ -1,9 +1,10 @@
 // Package state is the transactional store beside the message store: what must
-// be read back exactly as it was written. Today that is the agents and what is
-// wanted of them; the ledger, users and rules join it here.
+// be read back exactly as it was written: agents and what is wanted of them,
+// users and their rights, the ledger of commands, and the audit trail with the
+// signed tree over it.
 //
 // It is SQLite in WAL mode with synchronous=FULL, so a change is on disk when
-// the call returns.
+// the call returns. The key that signs the tree is a file beside the database.
 package state
 
 import (
@@ -18,6 +19,7 @@ import (
 	"strconv"
 	"strings"
 
+	"golang.org/x/mod/sumdb/note"
 	_ "modernc.org/sqlite" // the driver, in pure Go
 
 	"github.com/signalbox-dev/signalbox/controlbus"
@@ -28,7 +30,8 @@ var schema embed.FS
 
 // Store is safe for concurrent use.
 type Store struct {
-	db *sql.DB
+	db     *sql.DB
+	signer note.Signer // of the audit trail's heads
 }
 
 // Open opens or creates the database file, readable by its owner only, and
@@ -54,6 +57,12 @@ func Open(ctx context.Context, path string) (*Store, error) {
 	s := &Store{db: db}
 	if err := s.migrate(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("state: %s: %w", path, err), db.Close())
+	}
+	if s.signer, err = auditKey(keyPath(path)); err != nil {
+		return nil, errors.Join(fmt.Errorf("state: audit key: %w", err), db.Close())
+	}
+	if err := s.sealOldAudit(ctx); err != nil {
+		return nil, errors.Join(err, db.Close())
 	}
 	return s, nil
 }

@@ -102,3 +102,18 @@ func TestANewerSchemaIsRefused(t *testing.T) {
 		t.Errorf("open: got %v, want ErrUnsupported", err)
 	}
 }
+
+// sqlite runs statements on a closed database, as somebody with the file can.
+func sqlite(t *testing.T, path, statements string) {
+	t.Helper()
+	db, err := sql.Open("sqlite", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := db.ExecContext(t.Context(), statements); err != nil {
+		t.Fatal(err)
+	}
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
