@@ -20,6 +20,7 @@ import (
 	"github.com/signalbox-dev/signalbox/collector/otlp"
 	"github.com/signalbox-dev/signalbox/controlbus"
 	"github.com/signalbox-dev/signalbox/controlbus/access"
+	"github.com/signalbox-dev/signalbox/controlbus/ledger"
 	"github.com/signalbox-dev/signalbox/storage/clickhouse"
 	"github.com/signalbox-dev/signalbox/storage/engine"
 	"github.com/signalbox-dev/signalbox/ui/prometheus"
@@ -46,6 +47,9 @@ type config struct {
 	Prometheus prometheus.Config `yaml:"prometheus"`
 	Access     access.Config     `yaml:"access"`
 	Privacy    access.Privacy    `yaml:"privacy"`
+	Commands   ledger.Config     `yaml:"commands"`
+	// AuditHeads is the file that the audit trail's signed heads are appended to.
+	AuditHeads string `yaml:"audit_heads"`
 }
 
 type storageConfig struct {
@@ -73,6 +77,7 @@ func defaultConfig() config {
 		Prometheus: prometheus.DefaultConfig(),
 		Access:     access.DefaultConfig(),
 		Privacy:    access.DefaultPrivacy(),
+		Commands:   ledger.DefaultConfig(),
 	}
 	c.Access.Mode = access.ModeOpen
 	c.Storage.Engine.DataDir = "" // in DataDir, unless the file says otherwise
@@ -121,6 +126,9 @@ func (c *config) derive() {
 	if c.Collector.Dir == "" {
 		c.Collector.Dir = filepath.Join(c.DataDir, "queue")
 	}
+	if c.AuditHeads == "" {
+		c.AuditHeads = filepath.Join(c.DataDir, "audit-heads")
+	}
 	if c.Ingest.Quarantine == "" {
 		c.Ingest.Quarantine = filepath.Join(c.DataDir, "quarantine")
 	}
@@ -159,6 +167,7 @@ func (c config) validate() error {
 	section("live.", c.Live.Validate())
 	section("prometheus.", c.Prometheus.Validate())
 	section("access.", c.Access.Validate())
+	section("commands.", c.Commands.Validate())
 	return errors.Join(errs...)
 }
 

@@ -145,6 +145,9 @@ func (c *console) stages() []stage {
 	}
 	storeReady, httpReady := make(chan struct{}), make(chan struct{})
 	all = append(all,
+		stage{name: "audit", run: func(ctx context.Context) error {
+			return keepHeads(ctx, c.state, c.cfg.AuditHeads, c.log.With("component", "audit"))
+		}},
 		stage{name: "store", run: func(ctx context.Context) error { return c.runStore(ctx, storeReady) }, ready: storeReady},
 		stage{name: "ingest", run: func(ctx context.Context) error { return c.ingest.Run(ctx) }},
 		stage{name: "http", run: func(ctx context.Context) error { return c.runHTTP(ctx, httpReady) }, ready: httpReady},

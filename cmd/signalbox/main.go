@@ -22,7 +22,7 @@ type command struct {
 	run           func(ctx context.Context, args []string) error
 }
 
-var commands = []command{serveCommand, engineCommand, demoCommand}
+var commands = []command{serveCommand, engineCommand, demoCommand, auditCommand}
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
