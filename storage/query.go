@@ -218,6 +218,7 @@ type TableSize struct {
 	Parts      uint64
 	Oldest     time.Time
 	Partitions uint64
+	Days       int // kept at most; 0: for ever
 }
 
 // ConversationQuery names a conversation by whatever is known of it; each
@@ -229,4 +230,18 @@ type ConversationQuery struct {
 	TraceID     [16]byte
 	MessageID   string
 	Limit       int // events; 0 = 500
+}
+
+// QueryTime is how long the latest reads of one kind took.
+type QueryTime struct {
+	Kind          string
+	Count         uint64 // since the start
+	Latest        int    // reads that the rest is about
+	P50, P95, Max time.Duration
+}
+
+// Disk is where a store keeps its data.
+type Disk struct {
+	Free, Total int64
+	Reserve     int64 // below this the oldest day goes
 }

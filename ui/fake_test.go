@@ -22,6 +22,8 @@ import (
 	"github.com/signalbox-dev/signalbox/ui"
 	"github.com/signalbox-dev/signalbox/ui/guard"
 	"github.com/signalbox-dev/signalbox/ui/live"
+	"github.com/signalbox-dev/signalbox/ui/page/health"
+	"github.com/signalbox-dev/signalbox/ui/page/overview"
 )
 
 // now is every test's present.
@@ -36,6 +38,7 @@ type fakeStore struct {
 	spans    []storage.Span
 	logs     []storage.Log
 	invalid  uint64
+	born     time.Time // of the newest invalid record, nearly
 	err      error
 	stopped  storage.StopReason
 	now      func() time.Time
@@ -338,7 +341,7 @@ func event(at time.Time, system, broker, channel string, op controlbus.Op, out c
 }
 
 func filled(at time.Time) (*fakeStore, *fakeRoster) {
-	s := &fakeStore{envs: []string{"staging", "production"}, invalid: 3}
+	s := &fakeStore{envs: []string{"staging", "production"}, invalid: 3, born: at}
 	for i := range 130 {
 		t := at.Add(-time.Duration(i)*530*time.Millisecond - 100*time.Millisecond)
 		switch i % 4 {
@@ -432,7 +435,7 @@ func filled(at time.Time) (*fakeStore, *fakeRoster) {
 
 func newUI(t testing.TB, s *fakeStore, r *fakeRoster, src live.Source) *ui.UI {
 	t.Helper()
-	cfg := ui.Config{Version: "test", Store: s, Live: src, Now: func() time.Time { return now }, Guard: openGuard(t)}
+	cfg := ui.Config{Self: fakeSelf{}, Version: "test", Store: s, Live: src, Now: func() time.Time { return now }, Guard: openGuard(t)}
 	if r != nil {
 		cfg.Roster = r
 	}
@@ -472,4 +475,45 @@ func newGuard(t testing.TB, edit func(*access.Config), privacy access.Privacy) *
 		t.Fatal(err)
 	}
 	return g
+}
+
+func (f *fakeStore) Invalid(_ context.Context, within storage.TimeRange, limit int) ([]storage.Invalid, error) {
+	var out []storage.Invalid
+	for i := range f.invalid {
+		rec := storage.Invalid{
+			Time: f.born.Add(-time.Duration(i+1) * time.Minute).Truncate(time.Second).UnixNano(), Sender: "rabbit-eu1-a/7", Signal: "logs", Reason: "record 14: a body of 70 levels, at most 64",
+			Data: []byte("\x0a\x1c{\"order\": <script>}\x00\xff"), Size: 120_000,
+		}
+		if i == 1 {
+			rec.Sender, rec.Signal, rec.Reason, rec.Size = "", "traces", "wrong wire type for field 2", int64(len(rec.Data))
+		}
+		if at := time.Unix(0, rec.Time); !at.Before(within.From) && at.Before(within.To) && len(out) < limit {
+			out = append(out, rec)
+		}
+	}
+	return out, f.err
+}
+
+// fakeSelf is a console that is not quite well.
+type fakeSelf struct{ sick bool }
+
+func (f fakeSelf) Troubles() []overview.Trouble { return nil }
+
+func (f fakeSelf) Lag() time.Duration { return f.Snapshot(context.Background()).Lag }
+
+func (f fakeSelf) Snapshot(context.Context) health.Snapshot {
+	s := health.Snapshot{
+		Started: now.Add(-26 * time.Hour), Lag: 300 * time.Millisecond, Pending: 120_000, Queue: 64 << 20, QueueMax: 8 << 30, QueueDir: ".data/console/queue",
+		LastWrite: now, Rows: 98_123_411, Blocks: 81_002, QuarantineDir: ".data/console/quarantine", Accepted: 812_345, Senders: 2, Invalid: 3, Server: "26.7.1.1", Taps: 4, MaxTaps: 10_000,
+		Engine:  &health.Engine{State: "running", Running: true, Since: now.Add(-26 * time.Hour)},
+		Queries: []storage.QueryTime{{Kind: "search", Count: 912, Latest: 512, P50: 38 * time.Millisecond, P95: 240 * time.Millisecond, Max: 2 * time.Second}, {Kind: "totals", Count: 4011, Latest: 512, P50: 9 * time.Millisecond, P95: 21 * time.Millisecond, Max: 80 * time.Millisecond}},
+		Disk:    &storage.Disk{Free: 412e9, Total: 1e12, Reserve: 50e9}, Shed: []health.Shed{{What: "requests refused", Reason: "malformed", N: 2}, {What: "live messages dropped", Reason: "slow_reader", N: 0}},
+	}
+	if f.sick {
+		s.Lag, s.Queue, s.WriteError, s.ErrorSince = 4*time.Minute, 7_900<<20, "write block 81003: connection refused", now.Add(-4*time.Minute)
+		s.Shed = append(s.Shed, health.Shed{What: "requests refused", Reason: "queue_full", N: 1204})
+		s.Engine.Running, s.Engine.State, s.Engine.Restarts, s.Engine.LastError, s.Engine.Since = false, "starting", 3, "signal: killed", now.Add(-2*time.Minute)
+		s.Disk.Free, s.Quarantined = 3e9, 1
+	}
+	return s
 }

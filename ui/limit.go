@@ -211,6 +211,30 @@ func (l *limited) Tables(ctx context.Context) ([]storage.TableSize, error) {
 	return l.store.Tables(ctx)
 }
 
+// Invalid lists records that belong to no environment, because nobody could
+// read which: they are for who may see everything, and their bytes for who may
+// read every payload.
+func (l *limited) Invalid(ctx context.Context, within storage.TimeRange, limit int) ([]storage.Invalid, error) {
+	id, scope, err := who(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if !scope.All() {
+		return nil, fmt.Errorf("invalid records belong to no environment, so they need the right to see all of them: %w", controlbus.ErrDenied)
+	}
+	list, err := l.store.Invalid(ctx, within, limit)
+	if err != nil || len(list) == 0 {
+		return nil, err
+	}
+	if !id.Scope(access.ReadBody).All() {
+		for i := range list {
+			list[i].Data = nil
+		}
+		return list, nil
+	}
+	return list, l.audit.once(ctx, id, access.Event{Code: access.EventBodyRead, Target: "invalid messages", Detail: "Records that could not be understood, with their bytes."})
+}
+
 // fleet is the roster as whoever asks may see and change it.
 type fleet struct {
 	roster Roster

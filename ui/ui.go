@@ -28,6 +28,8 @@ import (
 	"github.com/signalbox-dev/signalbox/ui/page"
 	"github.com/signalbox-dev/signalbox/ui/page/agents"
 	"github.com/signalbox-dev/signalbox/ui/page/channels"
+	"github.com/signalbox-dev/signalbox/ui/page/health"
+	"github.com/signalbox-dev/signalbox/ui/page/invalid"
 	"github.com/signalbox-dev/signalbox/ui/page/livetap"
 	"github.com/signalbox-dev/signalbox/ui/page/messages"
 	"github.com/signalbox-dev/signalbox/ui/page/overview"
@@ -41,6 +43,7 @@ type Store interface {
 	Bodies(ctx context.Context, of []storage.Message) (map[controlbus.ID][]byte, error)
 	Totals(ctx context.Context, env string, within storage.TimeRange) (storage.Totals, error)
 	Tables(ctx context.Context) ([]storage.TableSize, error)
+	invalid.Reader
 }
 
 // Roster is the fleet: who is there, and which taps are asked of whom.
@@ -60,6 +63,7 @@ type Config struct {
 	Roster  Roster
 	Live    live.Source
 	Health  overview.Health
+	Self    health.Source // the page of the console itself; Health where that is nil
 	// Origins are trusted besides the host asked, scheme and port included:
 	// where a proxy rewrites Host.
 	Origins []string
@@ -140,11 +144,16 @@ func New(cfg Config) (*UI, error) {
 // routes mounts the pages that exist and lists them in the navigation.
 func (u *UI) routes() error {
 	var areas []page.Route
+	group := ""
 	nav := func(area, label, icon, url, key string, needs access.Action) {
 		u.site.NavActions[area] = needs
-		u.site.Nav = append(u.site.Nav, component.NavItem{Area: area, Label: label, Icon: icon, URL: url, Key: key})
+		u.site.Nav = append(u.site.Nav, component.NavItem{Area: area, Label: label, Icon: icon, URL: url, Key: key, Group: group})
+		group = ""
 	}
 	c := u.cfg
+	if c.Health == nil && c.Self != nil {
+		c.Health = c.Self
+	}
 	var roster *fleet
 	// A nil roster must not become a non-nil interface of another type.
 	var lister channels.AgentLister
@@ -165,9 +174,20 @@ func (u *UI) routes() error {
 		u.live = live.New(live.Config{Source: c.Live, Log: c.Log, Origins: c.Origins})
 		areas = append(areas, page.Route{Pattern: "GET " + live.Path, Handler: u.live.Serve, Action: access.LiveTap})
 	}
+	nav("invalid", "Invalid messages", "invalid", "/invalid", "i", access.ViewMetadata)
+	areas = append(areas, invalid.New(u.site, u.store).Routes()...)
+	group = "Observe"
 	if lister != nil {
 		nav("agents", "Agents", "agents", "/agents", "a", access.ViewMetadata)
-		areas = append(areas, agents.New(u.site, lister, u.store).Routes()...)
+		var tables agents.TableReader
+		if c.Self == nil { // else the page of the console itself has them
+			tables = u.store
+		}
+		areas = append(areas, agents.New(u.site, lister, tables).Routes()...)
+	}
+	if c.Self != nil {
+		nav("health", "Health", "health", "/health", "h", access.ViewMetadata)
+		areas = append(areas, health.New(u.site, c.Self, u.store, lister).Routes()...)
 	}
 	deps := api.Deps{Version: c.Version, Store: u.store, Health: c.Health, Now: c.Now, Timeout: pageTimeout}
 	if c.Roster != nil {

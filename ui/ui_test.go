@@ -7,6 +7,7 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -97,8 +98,9 @@ func pages(s *fakeStore) map[string]string {
 	return map[string]string{
 		"overview": "/", "channels": "/channels", "messages": "/messages",
 		"channel": "/channel?" + url.Values{"env": {"production"}, "broker": {"rabbit-eu1"}, "system": {"rabbitmq"}, "name": {"payments.capture"}}.Encode(),
-		"message": "/messages/" + dead.UID.String(), "live": "/live", "agents": "/agents",
-		"search": "/messages?q=" + url.QueryEscape("channel:payments.* GatewayTimeout"), "nothing": "/messages?q=nowhere-to-be-found",
+		"message": "/messages/" + dead.UID.String(), "live": "/live", "agents": "/agents", "health": "/health", "invalid": "/invalid",
+		"invalid-record": "/invalid/record?at=" + strconv.FormatInt(s.born.Add(-time.Minute).Truncate(time.Second).UnixNano(), 10),
+		"search":         "/messages?q=" + url.QueryEscape("channel:payments.* GatewayTimeout"), "nothing": "/messages?q=nowhere-to-be-found",
 		"wrong": "/messages?q=" + url.QueryEscape("chanel:orders"), "missing": "/no-such-page",
 	}
 }
@@ -245,7 +247,7 @@ func TestAStoreThatIsDownIsNotAnErrorPage(t *testing.T) {
 	s, r := filled(now)
 	s.err = fmt.Errorf("engine restarts: %w", controlbus.ErrUnavailable)
 	u := newUI(t, s, r, noLive)
-	for _, path := range []string{"/", "/channels", "/messages", "/live", "/agents"} {
+	for _, path := range []string{"/", "/channels", "/messages", "/live", "/health", "/invalid"} {
 		w, doc := get(t, u, path)
 		if got := mainText(doc); w.Code != 200 || !strings.Contains(got, "engine restarts") {
 			t.Errorf("%s: got %d %q, want the page with the reason", path, w.Code, got)
@@ -302,7 +304,7 @@ func TestHostileTextStaysText(t *testing.T) {
 	clean, _ := filled(now)
 	_, plain := get(t, newUI(t, clean, r, noLive), "/messages")
 	scripts := len(all(plain, tag("script")))
-	paths := []string{"/", "/channels", "/messages", "/live", "/agents"}
+	paths := []string{"/", "/channels", "/messages", "/live", "/agents", "/health", "/invalid"}
 	for _, m := range s.messages {
 		paths = append(paths, "/messages/"+m.UID.String(), "/messages/"+m.UID.String()+"?as=text", "/messages/"+m.UID.String()+"?as=hex", "/messages/"+m.UID.String()+"?as=xml",
 			"/channel?"+url.Values{"env": {"production"}, "broker": {m.Broker}, "name": {m.Destination}}.Encode(), "/messages?q="+url.QueryEscape(m.Destination), "/messages?env="+url.QueryEscape(m.Destination))

@@ -52,6 +52,7 @@ type console struct {
 	state     *state.Store
 	roster    *link.Roster
 	guard     *guard.Guard
+	started   time.Time
 
 	// store is set by the store stage before it is ready.
 	store *clickhouse.Store
@@ -62,7 +63,7 @@ type console struct {
 // newConsole opens what is on disk and the listeners, so that a second console
 // on the same data or ports fails at once. Close gives all of it back.
 func newConsole(ctx context.Context, cfg config, log *slog.Logger) (_ *console, err error) {
-	c := &console{cfg: cfg, log: log, set: metrics.NewSet()}
+	c := &console{cfg: cfg, log: log, started: time.Now(), set: metrics.NewSet()}
 	c.hub = live.NewHub(cfg.Live, uilive.AppendRow, c.set)
 	defer func() {
 		if err != nil {
@@ -203,7 +204,7 @@ func (c *console) runHTTP(ctx context.Context, ready chan<- struct{}) error {
 		Live: uilive.SourceFunc(func(q controlbus.LiveQuery, who controlbus.LiveReader) (uilive.Subscription, error) {
 			return c.hub.Subscribe(q, who)
 		}),
-		Health: health{c},
+		Self: health{c},
 	})
 	if err != nil {
 		return err

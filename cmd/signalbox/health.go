@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"maps"
 	"slices"
@@ -8,6 +9,7 @@ import (
 	"time"
 
 	"github.com/signalbox-dev/signalbox/storage/engine"
+	healthpage "github.com/signalbox-dev/signalbox/ui/page/health"
 	"github.com/signalbox-dev/signalbox/ui/page/overview"
 )
 
@@ -70,6 +72,37 @@ func (h health) Lag() time.Duration {
 		return max(0, time.Since(oldest))
 	}
 	return 0
+}
+
+// Snapshot implements health.Source of ui/page/health.
+func (h health) Snapshot(ctx context.Context) healthpage.Snapshot {
+	c := h.c
+	in, col, taps := c.ingest.Stats(), c.collector.Stats(), c.hub.Stats()
+	s := healthpage.Snapshot{
+		Started: c.started,
+		Lag:     h.Lag(), Pending: in.PendingBytes, Queue: col.QueueBytes, QueueMax: col.QueueMax, QueueDir: c.cfg.Collector.Dir,
+		LastWrite: in.LastWrite, WriteError: in.Error, ErrorSince: in.ErrorSince,
+		Rows: in.Rows, Blocks: in.Blocks, Retries: in.Retries, Quarantined: in.Quarantined, QuarantineDir: c.cfg.Ingest.Quarantine,
+		Accepted: col.Accepted, Duplicates: col.Duplicates, Invalid: col.Invalid, Senders: col.Senders,
+		Taps: taps.Taps, MaxTaps: taps.MaxTaps,
+		Server: c.store.Version(), Queries: c.store.QueryTimes(),
+	}
+	for _, reason := range slices.Sorted(maps.Keys(col.Refused)) {
+		s.Shed = append(s.Shed, healthpage.Shed{What: "requests refused", Reason: reason, N: col.Refused[reason]})
+	}
+	s.Shed = append(s.Shed,
+		healthpage.Shed{What: "live taps refused", Reason: "max_taps", N: taps.Refused},
+		healthpage.Shed{What: "live messages dropped", Reason: "slow_reader", N: taps.Dropped})
+	if c.engine != nil {
+		st := c.engine.Status()
+		s.Engine = &healthpage.Engine{State: string(st.State), Running: st.State == engine.Running, Since: st.Since, Restarts: st.Restarts, LastError: st.LastError}
+	}
+	// A store that does not answer does not tell of its disk either; the page
+	// says so beside the tables.
+	if disk, err := c.store.Disk(ctx); err == nil {
+		s.Disk = &disk
+	}
+	return s
 }
 
 // sentence ends a message so that another can follow it.

@@ -112,6 +112,18 @@ func (h *Hub) Taps() int {
 	return h.taps
 }
 
+// Stats of the hub since it started, for pages.
+type Stats struct {
+	Taps, MaxTaps int
+	Refused       uint64 // taps that were not opened
+	Dropped       uint64 // messages that slow readers did not get
+}
+
+// Stats returns the present figures.
+func (h *Hub) Stats() Stats {
+	return Stats{Taps: h.Taps(), MaxTaps: h.cfg.MaxTaps, Refused: h.refusedAll.Get() + h.refusedUser.Get(), Dropped: h.dropped.Get()}
+}
+
 // Publish offers a batch to every live tap. It never blocks on a reader, and
 // keeps nothing of the events: they may be views.
 func (h *Hub) Publish(events []*controlbus.MessageEvent) {

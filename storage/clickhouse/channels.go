@@ -32,6 +32,7 @@ var channelMetrics = []string{
 // Channels returns the channels that brokers described or taps saw in the
 // range, by name.
 func (s *Store) Channels(ctx context.Context, q storage.ChannelQuery) ([]storage.ChannelState, error) {
+	defer s.timed("list channels")()
 	list, err := s.channels(ctx, q)
 	return list, wrap("list channels", err)
 }
@@ -310,6 +311,7 @@ func counterRate(history []float64, seconds float64) float64 {
 
 // ChannelSeries returns the charts of one channel.
 func (s *Store) ChannelSeries(ctx context.Context, q storage.SeriesQuery) (storage.ChannelSeries, error) {
+	defer s.timed("chart a channel")()
 	cs, err := s.channelSeries(ctx, q)
 	return cs, wrap("chart channel", err)
 }

@@ -35,6 +35,7 @@ const (
 // correlations and traces that these led to. Each of the three steps asks each
 // table once, at the same time, and only for what was not asked before.
 func (s *Store) Conversation(ctx context.Context, q storage.ConversationQuery) (storage.Conversation, error) {
+	defer s.timed("history")()
 	c, err := s.conversation(ctx, q)
 	return c, wrap("conversation", err)
 }

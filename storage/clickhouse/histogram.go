@@ -19,6 +19,7 @@ import (
 // counted from the messages, in slices of time in q's order, until the deadline
 // strikes; then it says how far it came.
 func (s *Store) Histogram(ctx context.Context, q storage.MessageQuery, step time.Duration) (storage.Histogram, error) {
+	defer s.timed("count a search")()
 	h, err := s.histogram(ctx, q, step)
 	return h, wrap("count messages", err)
 }

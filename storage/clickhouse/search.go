@@ -60,6 +60,7 @@ func parseCursor(s string, order storage.Order) (cursor, error) {
 // Messages returns a page of the message events that q selects. It returns
 // what it found when its deadline strikes, with a cursor to go on from.
 func (s *Store) Messages(ctx context.Context, q storage.MessageQuery) (storage.MessagePage, error) {
+	defer s.timed("search")()
 	page, err := s.messages(ctx, q)
 	return page, wrap("search messages", err)
 }
@@ -423,6 +424,7 @@ func (sr *search) snippets(ctx context.Context, found []storage.Message) error {
 // Message returns one event with its body. A time near the event makes it a
 // lookup in one hour; without one the indexes of the whole retention are asked.
 func (s *Store) Message(ctx context.Context, uid controlbus.ID, near time.Time) (storage.MessageDetail, error) {
+	defer s.timed("one message")()
 	d, err := s.message(ctx, uid, near)
 	return d, wrap("message "+uid.String(), err)
 }

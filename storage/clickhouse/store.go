@@ -32,6 +32,7 @@ type Store struct {
 	buffers   sync.Pool
 	once      once
 	version   string
+	timings   timings
 }
 
 // Open connects, brings the schema up to date and returns the store. It waits

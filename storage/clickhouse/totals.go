@@ -16,6 +16,7 @@ const totalSlots = 96
 
 // Totals returns the key figures of a range; an empty env means all.
 func (s *Store) Totals(ctx context.Context, env string, r storage.TimeRange) (storage.Totals, error) {
+	defer s.timed("totals")()
 	t, err := s.totals(ctx, env, r)
 	return t, wrap("totals", err)
 }
@@ -124,6 +125,7 @@ func (s *Store) number(ctx context.Context, q *selection) (uint64, error) {
 
 // Environments lists the environments that had traffic in the range.
 func (s *Store) Environments(ctx context.Context, r storage.TimeRange) ([]string, error) {
+	defer s.timed("list environments")()
 	n := nanos(r)
 	q := newSelection(s.sql("SELECT DISTINCT env\nFROM @db.rollup\nWHERE"))
 	q.where("step = 3600")
@@ -148,6 +150,7 @@ func (s *Store) Environments(ctx context.Context, r storage.TimeRange) ([]string
 
 // Tables returns the size of every table of the store.
 func (s *Store) Tables(ctx context.Context) ([]storage.TableSize, error) {
+	defer s.timed("list tables")()
 	parts, err := s.partitions(ctx)
 	if err != nil {
 		return nil, wrap("list tables", err)
@@ -169,6 +172,7 @@ func (s *Store) Tables(ctx context.Context) ([]storage.TableSize, error) {
 		t.Bytes += p.bytes
 		t.Parts += p.parts
 		t.Partitions++
+		t.Days = max(t.Days, s.cfg.Retention.days(p))
 		if t.Oldest.IsZero() || p.day.Before(t.Oldest) {
 			t.Oldest = p.day
 		}
@@ -230,6 +234,7 @@ func (s *Store) partitions(ctx context.Context) ([]partition, error) {
 
 // Invalid returns the newest records of the invalid message channel.
 func (s *Store) Invalid(ctx context.Context, r storage.TimeRange, limit int) ([]storage.Invalid, error) {
+	defer s.timed("invalid messages")()
 	if limit <= 0 || limit > maxLimit {
 		limit = defaultLimit
 	}

@@ -76,6 +76,7 @@ type Pair struct{ Name, Value string }
 // NavItem is one page of the navigation.
 type NavItem struct {
 	Area, Label, Icon, URL string
+	Group                  string // heading before it; empty: the group before goes on
 	Key                    string // g then this key goes there
 	Count                  int    // where a person should act
 	Hot                    bool   // broken now
@@ -349,4 +350,21 @@ func refreshURL(s Shell) string {
 		return s.Here
 	}
 	return ""
+}
+
+// short is what of the navigation fits a phone's bar; the rest is under More.
+func short(nav []NavItem) []NavItem {
+	if len(nav) <= 5 {
+		return nav
+	}
+	return nav[:4]
+}
+
+func among(nav []NavItem, area string) bool {
+	for _, n := range nav {
+		if n.Area == area {
+			return true
+		}
+	}
+	return false
 }

@@ -101,6 +101,8 @@ func absent(d storage.MessageDetail) *component.Empty {
 	e := &d.MessageEvent
 	size := "Its size was " + component.Plural(e.BodySize, "byte") + "."
 	switch {
+	case d.BodyHidden != "":
+		return &component.Empty{Mark: component.State{Kind: component.Off, Word: "Hidden"}, Title: "The body is not shown to you", Text: component.Visible(d.BodyHidden)}
 	case e.BodyPolicy == controlbus.BodyMetadata:
 		return &component.Empty{
 			Mark: component.State{Kind: component.Off, Word: "Not kept"}, Title: "This tap keeps metadata only",

@@ -123,7 +123,7 @@ func storeNeeds(v *page.View, f facts) []Need {
 		out = append(out, n)
 	}
 	if f.Totals.Invalid > 0 {
-		out = append(out, Need{State: caution("Not understood"), Title: component.Plural(f.Totals.Invalid, "record") + " could not be read", Why: "They are kept in the invalid message channel; their sender speaks something this console does not know.", weight: 30})
+		out = append(out, Need{State: caution("Not understood"), Title: component.Plural(f.Totals.Invalid, "record") + " could not be read", Why: "They are kept in the invalid message channel; their sender speaks something this console does not know.", URL: v.URL("/invalid"), Go: "Invalid messages", weight: 30})
 	}
 	return out
 }
