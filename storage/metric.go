@@ -1,6 +1,10 @@
 package storage
 
-import "time"
+import (
+	"time"
+
+	"github.com/signalbox-dev/signalbox/controlbus"
+)
 
 // Metric is a metric as it was sent. Histograms and summaries are several, as
 // Sample says: name_bucket, name_sum, name_count.
@@ -52,3 +56,46 @@ type SampleGrid struct {
 // Samples of one series need not come in order of time, and an instant may come
 // twice.
 type SampleFunc func(series uint64, ms int64, value float64) error
+
+// TrafficQuery asks how many messages passed, for each channel, service and
+// operation, in steps about as wide as Width.
+type TrafficQuery struct {
+	Range   TimeRange
+	Width   time.Duration
+	Measure TrafficMeasure
+	Limit   int // keys, and panes of all together; more is controlbus.ErrTooLarge
+}
+
+// TrafficMeasure is what of passing messages is asked for.
+type TrafficMeasure uint8
+
+// Measures. TrafficKeys is who there is, without any figures.
+const (
+	TrafficKeys TrafficMeasure = iota
+	TrafficMessages
+	TrafficFailed
+	TrafficBytes
+	TrafficLatency
+)
+
+// Traffic is the answer: series of panes, each Step long.
+type Traffic struct {
+	Step   time.Duration
+	Series []TrafficSeries
+}
+
+// TrafficSeries are the panes of one key that have something in them. One time
+// may come twice; what is there then adds up.
+type TrafficSeries struct {
+	Env, System, Broker, Destination, Service string
+	Op                                        controlbus.Op
+
+	At []uint32 // start of each pane, seconds since 1970
+	N  []uint64 // messages, failures, bytes, or latencies measured
+
+	// Of TrafficLatency, see Pane: sums in nanoseconds, and for each pane
+	// buckets with their counts.
+	SumNs   []uint64
+	Buckets [][]uint8
+	Counts  [][]uint64
+}

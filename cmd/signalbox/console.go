@@ -230,7 +230,7 @@ func (c *console) runHTTP(ctx context.Context, ready chan<- struct{}) error {
 			return scope
 		},
 	})
-	mux.Handle(prometheus.Path+"/", access.ViewMetrics, queries, nil)
+	mux.Handle(prometheus.Path+"/", access.ViewMetrics, queries, prometheus.Refuse)
 	var p pulse
 	if c.engine != nil {
 		p.client = c.engine.HTTPClient()

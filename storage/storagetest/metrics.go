@@ -23,6 +23,7 @@ type metricReader interface {
 	MetricLabels(context.Context, storage.MetricQuery) ([]string, error)
 	MetricLabelValues(context.Context, storage.MetricQuery, string) ([]string, error)
 	Samples(context.Context, storage.SampleQuery, storage.SampleFunc) error
+	Traffic(context.Context, storage.TrafficQuery) (storage.Traffic, error)
 }
 
 type sample struct {
@@ -181,5 +182,92 @@ func metrics(t *testing.T, s Store) {
 	}
 	if got := read(storage.SampleQuery{Range: within, Metrics: []string{"many"}, Series: many, Limit: 5000}); len(got) != 5000 {
 		t.Errorf("%d samples of 5000 series", len(got))
+	}
+}
+
+func panes(t *testing.T, s Store) {
+	// Retention decides by age which roll-ups there are.
+	at := time.Now().UTC().Truncate(time.Hour).Add(-2 * time.Hour)
+	b := s.NewBatch()
+	pane := func(second int, channel string, n, failed uint64, latency map[uint8]uint64) {
+		p := &storage.Pane{Time: at.Add(time.Duration(second) * time.Second).UnixNano(), Env: "prod", System: "nats", Broker: "n1", Destination: channel, Service: "billing",
+			Op: controlbus.OpProcess, Count: n, Failed: failed, Bytes: 100 * n, Latency: latency}
+		for _, c := range latency {
+			p.LatencyN += c
+			p.LatencySumNs += 1000 * c
+		}
+		b.AppendPane(p)
+	}
+	pane(0, "orders", 3, 1, map[uint8]uint64{10: 2, 200: 1})
+	pane(10, "orders", 4, 0, nil)
+	pane(10, "orders", 1, 0, nil) // what came late
+	pane(70, "orders", 5, 5, map[uint8]uint64{10: 5})
+	pane(30, "payments", 7, 0, nil)
+	pane(3600, "orders", 100, 0, nil)
+	if err := s.Write(t.Context(), "traffic", b); err != nil {
+		t.Fatal(err)
+	}
+	r := s.(metricReader)
+	// What passed by second, of one channel.
+	read := func(channel string, q storage.TrafficQuery) map[int]uint64 {
+		t.Helper()
+		q.Limit = cmp.Or(q.Limit, 100)
+		got, err := r.Traffic(t.Context(), q)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sums := map[int]uint64{}
+		for _, one := range got.Series {
+			if one.Env != "prod" || one.System != "nats" || one.Broker != "n1" || one.Service != "billing" || one.Op != controlbus.OpProcess {
+				t.Errorf("key %+v", one)
+			}
+			for i, sec := range one.At {
+				if one.Destination == channel {
+					sums[int(int64(sec)-at.Unix())] += one.N[i]
+				}
+			}
+		}
+		return sums
+	}
+	hour := storage.TimeRange{From: at, To: at.Add(time.Hour)}
+	for _, c := range []struct {
+		name, channel string
+		q             storage.TrafficQuery
+		want          map[int]uint64
+	}{
+		{"messages", "orders", storage.TrafficQuery{Range: hour, Width: 10 * time.Second, Measure: storage.TrafficMessages}, map[int]uint64{0: 3, 10: 5, 70: 5}},
+		{"minutes", "orders", storage.TrafficQuery{Range: hour, Width: time.Minute, Measure: storage.TrafficMessages}, map[int]uint64{0: 8, 60: 5}},
+		{"hours", "orders", storage.TrafficQuery{Range: storage.TimeRange{From: at, To: at.Add(2 * time.Hour)}, Width: time.Hour, Measure: storage.TrafficMessages}, map[int]uint64{0: 13, 3600: 100}},
+		{"failures", "orders", storage.TrafficQuery{Range: hour, Width: time.Minute, Measure: storage.TrafficFailed}, map[int]uint64{0: 1, 60: 5}},
+		{"no failures", "payments", storage.TrafficQuery{Range: hour, Width: time.Minute, Measure: storage.TrafficFailed}, map[int]uint64{0: 0}},
+		{"bytes", "payments", storage.TrafficQuery{Range: hour, Width: 10 * time.Second, Measure: storage.TrafficBytes}, map[int]uint64{30: 700}},
+		{"part of the range", "orders", storage.TrafficQuery{Range: storage.TimeRange{From: at.Add(15 * time.Second), To: at.Add(70 * time.Second)}, Width: 10 * time.Second, Measure: storage.TrafficMessages}, map[int]uint64{10: 5}},
+		{"latencies", "orders", storage.TrafficQuery{Range: hour, Width: time.Minute, Measure: storage.TrafficLatency}, map[int]uint64{0: 3, 60: 5}},
+		{"no latencies", "payments", storage.TrafficQuery{Range: hour, Width: time.Minute, Measure: storage.TrafficLatency}, map[int]uint64{}},
+	} {
+		if diff := gocmp.Diff(c.want, read(c.channel, c.q)); diff != "" {
+			t.Errorf("%s: -want +got\n%s", c.name, diff)
+		}
+	}
+	keys, err := r.Traffic(t.Context(), storage.TrafficQuery{Width: time.Hour, Limit: 10})
+	if err != nil || len(keys.Series) != 2 || len(keys.Series[0].At) != 0 {
+		t.Errorf("keys %+v, %v", keys.Series, err)
+	}
+	lat, err := r.Traffic(t.Context(), storage.TrafficQuery{Range: hour, Width: time.Hour, Measure: storage.TrafficLatency, Limit: 10})
+	if err != nil || len(lat.Series) != 1 {
+		t.Fatalf("latencies %+v, %v", lat.Series, err)
+	}
+	buckets, sum := map[uint8]uint64{}, uint64(0)
+	for i := range lat.Series[0].At {
+		sum += lat.Series[0].SumNs[i]
+		for j, b := range lat.Series[0].Buckets[i] {
+			buckets[b] += lat.Series[0].Counts[i][j]
+		}
+	}
+	if diff := gocmp.Diff(map[uint8]uint64{10: 7, 200: 1}, buckets); diff != "" || sum != 8000 || lat.Step != time.Hour {
+		t.Errorf("latency buckets: -want +got\n%s, sum %d, step %v", diff, sum, lat.Step)
+	}
+	if _, err := r.Traffic(t.Context(), storage.TrafficQuery{Range: hour, Width: 10 * time.Second, Measure: storage.TrafficMessages, Limit: 2}); !errors.Is(err, controlbus.ErrTooLarge) {
+		t.Errorf("four panes with a limit of two: %v, want too large", err)
 	}
 }

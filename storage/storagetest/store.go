@@ -58,6 +58,7 @@ func Run(t *testing.T, open func(testing.TB) Store) {
 		{"Channels", channels},
 		{"Series", series},
 		{"Metrics", metrics},
+		{"Panes", panes},
 		{"TotalsAndTables", totals},
 		{"GapsAreNotZero", gaps},
 		{"ReadsAreLimitedToAScope", scopes},

@@ -19,6 +19,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/signalbox-dev/signalbox/controlbus"
+	"github.com/signalbox-dev/signalbox/controlbus/access"
 	"github.com/signalbox-dev/signalbox/storage"
 	"github.com/signalbox-dev/signalbox/ui/prometheus"
 )
@@ -165,7 +166,8 @@ func TestLists(t *testing.T) {
 			[]string{"match[]", `{__name__=~"signalbox_channel_[bp].+",deployment_environment_name="test"}`, "match[]", `signalbox_channel_bytes{deployment_environment_name="test"}`}},
 		{"series", `[]`, []string{"match[]", "up"}},
 		{"metadata", `{"signalbox_channel_published_total":[{"type":"counter","unit":"{message}","help":"Sent as signalbox.channel.published."}]}`, []string{"metric", "signalbox_channel_published_total"}},
-		{"metadata", `{"messaging_process_duration_seconds":[{"type":"histogram","unit":"s","help":"Sent as messaging.process.duration."}]}`, []string{"limit", "1"}},
+		{"metadata", `{"messaging_process_duration_seconds":[{"type":"histogram","unit":"s","help":"Sent as messaging.process.duration."}]}`, []string{"metric", "messaging_process_duration_seconds"}},
+		{"metadata", `{"signalbox_traffic_messages_total":[{"type":"counter","unit":"{message}","help":"Messages seen, by taps and by services that tell of them; operation type says by whom."}]}`, []string{"limit", "1"}},
 		{"format_query", `"sum by (x) (\n  rate(a_rather_long_metric_name_that_does_not_fit_in_one_line_with_all_the_rest{job=\"x\"}[5m])\n)"`,
 			[]string{"query", `sum(rate(a_rather_long_metric_name_that_does_not_fit_in_one_line_with_all_the_rest{job="x"}[5m]))by(x)`}},
 		{"query_exemplars", `[]`, []string{"query", "up"}},
@@ -283,6 +285,9 @@ func (s stub) MetricLabels(context.Context, storage.MetricQuery) ([]string, erro
 func (s stub) MetricLabelValues(context.Context, storage.MetricQuery, string) ([]string, error) {
 	return nil, s.err
 }
+func (s stub) Traffic(context.Context, storage.TrafficQuery) (storage.Traffic, error) {
+	return storage.Traffic{}, s.err
+}
 func (s stub) Samples(context.Context, storage.SampleQuery, storage.SampleFunc) error { return s.err }
 
 func TestWhatTheStoreSaysReachesTheClient(t *testing.T) {
@@ -309,6 +314,26 @@ func TestWhatTheStoreSaysReachesTheClient(t *testing.T) {
 		set.WritePrometheus(&text)
 		if want := `signalbox_prometheus_queries_total{endpoint="query",result="` + c.kind + `"} 1`; !strings.Contains(text.String(), want) {
 			t.Errorf("%v: no %s in\n%s", c.err, want, text.String())
+		}
+	}
+}
+
+func TestRefuseSpeaksPrometheus(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		err  error
+		code int
+		kind string
+	}{
+		{access.ErrUnauthenticated, 401, "unauthorized"},
+		{controlbus.ErrDenied, 403, "forbidden"},
+		{controlbus.ErrUnavailable, 503, "unavailable"},
+	} {
+		w := httptest.NewRecorder()
+		prometheus.Refuse(w, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/prometheus/api/v1/labels", nil), c.err)
+		var a answer
+		if err := json.Unmarshal(w.Body.Bytes(), &a); err != nil || w.Code != c.code || a.Status != "error" || a.ErrorType != c.kind || a.Error == "" {
+			t.Errorf("%v: %d %s, %v", c.err, w.Code, w.Body, err)
 		}
 	}
 }

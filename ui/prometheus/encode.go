@@ -24,7 +24,7 @@ const annotationsShown = 10
 
 // write sends an answer series by series, so that its text never stands in
 // memory whole beside its values.
-func (a *API) write(w http.ResponseWriter, res result, query string) {
+func write(w http.ResponseWriter, res result, query string) {
 	h := w.Header()
 	h.Set("Content-Type", "application/json")
 	h.Set("Cache-Control", "no-store")
@@ -63,7 +63,7 @@ func (a *API) write(w http.ResponseWriter, res result, query string) {
 }
 
 // fail sends an error as Prometheus does.
-func (a *API) fail(w http.ResponseWriter, e *apiError) {
+func fail(w http.ResponseWriter, e *apiError) {
 	h := w.Header()
 	h.Set("Content-Type", "application/json")
 	h.Set("Cache-Control", "no-store")

@@ -30,6 +30,9 @@ type metric struct {
 	storage.Metric
 	name   string // as Prometheus has it; empty: it has none
 	family string // name without the suffix of a histogram's or summary's part
+
+	measure storage.TrafficMeasure // of those that are made of panes
+	help    string
 }
 
 var (
@@ -113,9 +116,12 @@ func (c *catalogue) load(ctx context.Context, r storage.TimeRange) ([]metric, er
 	if err != nil {
 		return nil, err
 	}
-	list := make([]metric, len(stored))
-	for i, m := range stored {
-		list[i] = describe(m)
+	list := slices.Clone(trafficMetrics)
+	for _, m := range stored {
+		d := describe(m)
+		if !slices.ContainsFunc(trafficMetrics, func(own metric) bool { return own.Metric.Name == m.Name || own.name == d.name }) {
+			list = append(list, d)
+		}
 	}
 	return list, nil
 }

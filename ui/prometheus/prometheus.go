@@ -22,6 +22,7 @@ import (
 	"github.com/prometheus/prometheus/util/annotations"
 
 	"github.com/signalbox-dev/signalbox/controlbus"
+	"github.com/signalbox-dev/signalbox/ui/guard"
 )
 
 // Path is where the API is mounted: its addresses begin with Path + "/api/v1/".
@@ -74,7 +75,7 @@ func New(cfg Config, deps Deps) *API {
 			EnableAtModifier:         true, EnableNegativeOffset: true,
 		}),
 		queryable: &queryable{
-			querier: deps.Querier, maxSeries: cfg.MaxSeries, maxSamples: cfg.MaxSamples, scope: deps.Scope,
+			querier: deps.Querier, maxSeries: cfg.MaxSeries, maxSamples: cfg.MaxSamples, scope: deps.Scope, now: deps.Now,
 			catalogue: &catalogue{querier: deps.Querier, now: deps.Now},
 		},
 	}
@@ -122,7 +123,7 @@ func (a *API) routes() {
 	a.mux.HandleFunc("GET "+Path+"/-/healthy", ok)
 	a.mux.HandleFunc("GET "+Path+"/-/ready", ok)
 	a.mux.HandleFunc(Path+"/", func(w http.ResponseWriter, r *http.Request) {
-		a.fail(w, refuse(notFound, fmt.Errorf("%s is not part of the query API", r.URL.Path)))
+		fail(w, refuse(notFound, fmt.Errorf("%s is not part of the query API", r.URL.Path)))
 	})
 }
 
@@ -154,19 +155,19 @@ func (a *API) endpoint(name string, call func(context.Context, *http.Request) re
 				}
 				a.deps.Log.ErrorContext(r.Context(), "query failed", slog.String("endpoint", name), slog.Any("error", p), slog.String("stack", string(debug.Stack())))
 				outcome = internal.word
-				a.fail(w, refuse(internal, errors.New("the query could not be run; the log has the cause")))
+				fail(w, refuse(internal, errors.New("the query could not be run; the log has the cause")))
 			}
 			a.count(name, outcome, a.deps.Now().Sub(started))
 		}()
 		r.Body = http.MaxBytesReader(w, r.Body, maxForm)
 		if err := r.ParseForm(); err != nil {
 			outcome = badData.word
-			a.fail(w, refuse(badData, fmt.Errorf("error parsing form values: %w", err)))
+			fail(w, refuse(badData, fmt.Errorf("error parsing form values: %w", err)))
 			return
 		}
 		if n := len(r.FormValue("query")); n > maxQuery {
 			outcome = badData.word
-			a.fail(w, refuse(badData, fmt.Errorf("invalid parameter %q: %d characters, want at most %d", "query", n, maxQuery)))
+			fail(w, refuse(badData, fmt.Errorf("invalid parameter %q: %d characters, want at most %d", "query", n, maxQuery)))
 			return
 		}
 		ctx, cancel := context.WithTimeout(r.Context(), a.cfg.Timeout)
@@ -174,7 +175,7 @@ func (a *API) endpoint(name string, call func(context.Context, *http.Request) re
 		done, err := a.turn(ctx)
 		if err != nil {
 			outcome = err.kind.word
-			a.fail(w, err)
+			fail(w, err)
 			return
 		}
 		defer done()
@@ -184,11 +185,11 @@ func (a *API) endpoint(name string, call func(context.Context, *http.Request) re
 		}
 		if res.err != nil {
 			outcome = res.err.kind.word
-			a.fail(w, res.err)
+			fail(w, res.err)
 			return
 		}
 		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(writing))
-		a.write(w, res, r.FormValue("query"))
+		write(w, res, r.FormValue("query"))
 	})
 }
 
@@ -249,6 +250,19 @@ type apiError struct {
 }
 
 func refuse(kind failure, err error) *apiError { return &apiError{kind, err} }
+
+// Refuse answers who may not read, in words that Prometheus's clients show.
+func Refuse(w http.ResponseWriter, _ *http.Request, err error) {
+	kind := failure{"unauthorized", guard.Status(err)}
+	switch kind.code {
+	case http.StatusForbidden:
+		kind.word = "forbidden"
+	case http.StatusServiceUnavailable:
+		kind.word, err = unavailable.word, errors.New("the console cannot tell now who asks") // the cause is for its log
+	}
+	guard.Challenge(w, err)
+	fail(w, refuse(kind, err))
+}
 
 func invalid(parameter string, err error) result {
 	return result{err: refuse(badData, fmt.Errorf("invalid parameter %q: %w", parameter, err))}

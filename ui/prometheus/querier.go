@@ -28,6 +28,7 @@ type Querier interface {
 	MetricLabels(ctx context.Context, q storage.MetricQuery) ([]string, error)
 	MetricLabelValues(ctx context.Context, q storage.MetricQuery, label string) ([]string, error)
 	Samples(ctx context.Context, q storage.SampleQuery, each storage.SampleFunc) error
+	Traffic(ctx context.Context, q storage.TrafficQuery) (storage.Traffic, error)
 }
 
 // queryable is Prometheus's view of a Querier.
@@ -37,6 +38,7 @@ type queryable struct {
 	maxSeries  int
 	maxSamples int
 	scope      func(context.Context) controlbus.Scope
+	now        func() time.Time
 }
 
 // allowed says whether a reader may see a series.
@@ -133,11 +135,11 @@ func (q *querier) selectSeries(ctx context.Context, hints *promstorage.SelectHin
 	if hints != nil {
 		r = milliRange(hints.Start, hints.End)
 	}
-	found, err := q.find(ctx, r, matchers)
-	if err != nil || len(found.series) == 0 {
+	found, err := q.find(ctx, r, hints, matchers)
+	if err != nil {
 		return nil, err
 	}
-	if hints == nil || hints.Func != "series" {
+	if len(found.series) > 0 && hints != nil && hints.Func != "series" {
 		if err := found.read(ctx, q, r, grid(ctx, hints)); err != nil {
 			return nil, err
 		}
@@ -145,9 +147,11 @@ func (q *querier) selectSeries(ctx context.Context, hints *promstorage.SelectHin
 	return found.merge(), nil
 }
 
-// selection is the series that a selector selects.
+// selection is the series that a selector selects: those to be read, and those
+// of traffic, which have been.
 type selection struct {
 	series  []*series
+	traffic []*series
 	metrics []string
 	// whole says that these are all series of the metrics, so that samples
 	// need not be selected by series.
@@ -158,7 +162,7 @@ type selection struct {
 // it can decide exactly: the metric, and values that some label must have. The
 // matchers themselves decide here, so what a regular expression means does not
 // depend on whose it is.
-func (q *querier) find(ctx context.Context, r storage.TimeRange, matchers []*labels.Matcher) (*selection, error) {
+func (q *querier) find(ctx context.Context, r storage.TimeRange, hints *promstorage.SelectHints, matchers []*labels.Matcher) (*selection, error) {
 	v := viewOf(matchers)
 	var names, rest []*labels.Matcher
 	for _, m := range matchers {
@@ -169,14 +173,26 @@ func (q *querier) find(ctx context.Context, r storage.TimeRange, matchers []*lab
 		}
 	}
 	metrics, err := q.catalogue.find(ctx, v, names)
-	if err != nil || len(metrics) == 0 {
-		return &selection{}, err
+	if err != nil {
+		return nil, err
 	}
+	s := new(selection)
 	mq := storage.MetricQuery{Range: r, Limit: q.maxSeries}
 	shown := make(map[storage.Metric]string, len(metrics))
 	for _, m := range metrics {
+		if m.measure != storage.TrafficKeys {
+			list, err := q.trafficSeries(ctx, m, v, r, hints, rest)
+			if err != nil {
+				return nil, err
+			}
+			s.traffic = append(s.traffic, list...)
+			continue
+		}
 		shown[m.Metric] = v.metric(m)
 		mq.Metrics = append(mq.Metrics, m.Metric.Name)
+	}
+	if len(mq.Metrics) == 0 {
+		return s, nil
 	}
 	slices.Sort(mq.Metrics)
 	mq.Metrics = slices.Compact(mq.Metrics)
@@ -189,7 +205,7 @@ func (q *querier) find(ctx context.Context, r storage.TimeRange, matchers []*lab
 	if err != nil {
 		return nil, err
 	}
-	s := &selection{metrics: mq.Metrics, whole: len(mq.Values) == 0}
+	s.metrics, s.whole = mq.Metrics, len(mq.Values) == 0
 	l, scope := newLabeler(v), q.scope(ctx)
 	for _, st := range stored {
 		name, ok := shown[st.Metric]
@@ -267,13 +283,16 @@ func (s *selection) read(ctx context.Context, q *querier, r storage.TimeRange, g
 	return nil
 }
 
+func (s *selection) all() []*series { return slices.Concat(s.series, s.traffic) }
+
 // merge returns the series by their labels. Stored series that are shown under
 // the same labels are one.
 func (s *selection) merge() []promstorage.Series {
-	slices.SortStableFunc(s.series, func(a, b *series) int { return labels.Compare(a.labels, b.labels) })
-	list := make([]promstorage.Series, 0, len(s.series))
+	all := s.all()
+	slices.SortStableFunc(all, func(a, b *series) int { return labels.Compare(a.labels, b.labels) })
+	list := make([]promstorage.Series, 0, len(all))
 	var last *series
-	for _, one := range s.series {
+	for _, one := range all {
 		if last != nil && labels.Equal(last.labels, one.labels) {
 			last.points = append(last.points, one.points...)
 			last.settle()
@@ -295,6 +314,8 @@ type series struct {
 	id     uint64
 	labels labels.Labels
 	points []point
+	// histograms instead of points, of a native histogram
+	histograms []histogramPoint
 }
 
 // settle brings the samples in order of time, one to an instant.
@@ -311,6 +332,9 @@ func (s *series) Labels() labels.Labels { return s.labels }
 
 // Iterator implements promstorage.Series.
 func (s *series) Iterator(chunkenc.Iterator) chunkenc.Iterator {
+	if len(s.histograms) > 0 {
+		return promstorage.NewListSeriesIterator(histogramPoints(s.histograms))
+	}
 	return promstorage.NewListSeriesIterator(points(s.points))
 }
 
@@ -364,16 +388,24 @@ func (q *querier) LabelNames(ctx context.Context, _ *promstorage.LabelHints, mat
 				names[twin] = struct{}{}
 			}
 		}
+		keys, err := q.trafficKeys(ctx, milliRange(q.mint, q.maxt))
+		if err != nil {
+			return nil, nil, err
+		}
+		l := newLabeler(prometheusNames)
+		for _, w := range keys {
+			l.labels("", w.attrs()).Range(func(l labels.Label) { names[l.Name] = struct{}{} })
+		}
 		if len(names) > 0 {
 			names[model.MetricNameLabel] = struct{}{}
 		}
 		return sorted(names), nil, nil
 	}
-	found, err := q.find(ctx, milliRange(q.mint, q.maxt), matchers)
+	found, err := q.find(ctx, milliRange(q.mint, q.maxt), nil, matchers)
 	if err != nil {
 		return nil, nil, err
 	}
-	for _, s := range found.series {
+	for _, s := range found.all() {
 		s.labels.Range(func(l labels.Label) { names[l.Name] = struct{}{} })
 	}
 	return sorted(names), nil, nil
@@ -387,11 +419,11 @@ func (q *querier) LabelValues(ctx context.Context, name string, hints *promstora
 	r := milliRange(q.mint, q.maxt)
 	switch {
 	case len(matchers) > 0 || !q.scope(ctx).All():
-		found, err := q.find(ctx, r, matchers)
+		found, err := q.find(ctx, r, nil, matchers)
 		if err != nil {
 			return nil, nil, err
 		}
-		for _, s := range found.series {
+		for _, s := range found.all() {
 			if v := s.labels.Get(name); v != "" {
 				values[v] = struct{}{}
 			}
@@ -401,8 +433,12 @@ func (q *querier) LabelValues(ctx context.Context, name string, hints *promstora
 		if err != nil {
 			return nil, nil, err
 		}
+		keys, err := q.trafficKeys(ctx, r)
+		if err != nil {
+			return nil, nil, err
+		}
 		for _, m := range list {
-			if m.name != "" {
+			if m.name != "" && (m.measure == storage.TrafficKeys || len(keys) > 0) {
 				values[m.name] = struct{}{}
 			}
 		}
@@ -427,6 +463,18 @@ func (q *querier) LabelValues(ctx context.Context, name string, hints *promstora
 			for _, v := range list {
 				if v != "" {
 					values[v] = struct{}{}
+				}
+			}
+		}
+		keys, err := q.trafficKeys(ctx, r)
+		if err != nil {
+			return nil, nil, err
+		}
+		for _, v := range []view{prometheusNames, otelNames} {
+			l := newLabeler(v)
+			for _, w := range keys {
+				if value := l.labels("", w.attrs()).Get(name); value != "" {
+					values[value] = struct{}{}
 				}
 			}
 		}

@@ -198,6 +198,9 @@ func (a *API) metadata(ctx context.Context, r *http.Request) result {
 // help names a metric as it was sent: OpenTelemetry's description of it is not
 // kept.
 func help(m metric) string {
+	if m.help != "" {
+		return m.help
+	}
 	sent := m.Metric.Name
 	if m.Kind == "histogram" || m.Kind == "summary" {
 		for _, s := range partSuffixes {
