@@ -79,7 +79,10 @@ func (c *contract) call(t testing.TB, h http.Handler, r *http.Request) *httptest
 	if err != nil {
 		t.Fatalf("%s %s is not described: %v", r.Method, r.URL, err)
 	}
-	in := &openapi3filter.RequestValidationInput{Request: ask(), PathParams: params, Route: route}
+	in := &openapi3filter.RequestValidationInput{
+		Request: ask(), PathParams: params, Route: route,
+		Options: &openapi3filter.Options{AuthenticationFunc: openapi3filter.NoopAuthenticationFunc}, // package guard has tests of its own
+	}
 	if w.Code < 400 {
 		if err := openapi3filter.ValidateRequest(r.Context(), in); err != nil {
 			t.Errorf("%s %s was taken, and the document refuses it: %v", r.Method, r.URL, err)
@@ -130,7 +133,7 @@ func TestEveryAnswerOfTheAPIIsAsDescribed(t *testing.T) {
 	dead := s.messages[0].UID.String()
 	asked := map[string]bool{}
 	for path, want := range map[string]int{
-		"/version": 200, "/environments": 200, "/overview": 200, "/overview?env=production&range=6h": 200, "/health": 200, "/store": 200,
+		"/version": 200, "/whoami": 200, "/environments": 200, "/overview": 200, "/overview?env=production&range=6h": 200, "/health": 200, "/store": 200,
 		"/channels": 200, "/channels?env=production&name=orders.*&limit=3": 200, "/channels?range=forever": 400,
 		"/channel?broker=rabbit-eu1&name=payments.capture&env=production": 200, "/channel?broker=rabbit-eu1&name=nowhere": 404, "/channel": 400,
 		"/messages": 200, "/messages?q=failed&limit=5&order=oldest&snippets=true": 200, "/messages?q=chanel:orders": 400, "/messages?limit=0": 400, "/messages?limit=1001": 400,
@@ -150,7 +153,7 @@ func TestEveryAnswerOfTheAPIIsAsDescribed(t *testing.T) {
 		asked[strings.SplitN(path, "?", 2)[0]] = true
 	}
 	for path, item := range c.doc.Paths.Map() {
-		if item.Get != nil && !asked[strings.Replace(path, "{uid}", dead, 1)] && path != "/openapi.yaml" {
+		if item.Get != nil && !asked[strings.Replace(path, "{uid}", dead, 1)] && path != "/openapi.yaml" && path != "/live" {
 			t.Errorf("GET %s is described and was not tried", path)
 		}
 	}

@@ -22,21 +22,34 @@ type command struct {
 	run           func(ctx context.Context, args []string) error
 }
 
-var commands = []command{serveCommand, engineCommand, demoCommand, auditCommand}
+var commands = []command{
+	serveCommand, demoCommand, engineCommand,
+	searchCommand, historyCommand, tapCommand, channelsCommand, agentsCommand, exportCommand, loginCommand, logoutCommand,
+	auditCommand,
+}
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err := run(ctx, os.Args[1:])
 	stop()
+	if code := exitCode(err); code != 0 {
+		fmt.Fprintln(os.Stderr, "signalbox:", err)
+		os.Exit(code)
+	}
+}
+
+// exitCode is what the program ends with; client.go names the codes.
+func exitCode(err error) int {
+	var e exit
 	switch {
 	case err == nil, errors.Is(err, flag.ErrHelp):
+		return 0
+	case errors.As(err, &e):
+		return e.code
 	case errors.Is(err, errUsage):
-		fmt.Fprintln(os.Stderr, "signalbox:", err)
-		os.Exit(2)
-	default:
-		fmt.Fprintln(os.Stderr, "signalbox:", err)
-		os.Exit(1)
+		return exitUsage
 	}
+	return exitError
 }
 
 // errUsage marks a mistake on the command line; the program ends with 2.

@@ -114,6 +114,7 @@ func New(deps Deps) (*API, error) {
 func (a *API) operations() []operation {
 	return []operation{
 		{"GET", "/version", access.Self, a.version},
+		{"GET", "/whoami", access.Self, a.whoami},
 		{"GET", "/openapi.json", access.Public, a.doc.serveJSON},
 		{"GET", "/openapi.yaml", access.Public, a.doc.serveYAML},
 		{"GET", "/environments", access.ViewMetadata, a.environments},

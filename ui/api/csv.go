@@ -68,6 +68,24 @@ var columns = []struct {
 	{"uid", func(m *Message) string { return m.UID }},
 }
 
+// Columns are the heads of a message's cells.
+func Columns() []string {
+	out := make([]string, 0, len(columns))
+	for _, c := range columns {
+		out = append(out, c.name)
+	}
+	return out
+}
+
+// Cells is a message as a row of CSV. None of them is a formula.
+func (m *Message) Cells() []string {
+	out := make([]string, 0, len(columns)+3)
+	for _, c := range columns {
+		out = append(out, cell(c.value(m)))
+	}
+	return out
+}
+
 func (m *Message) deadLetter() dead {
 	if m.DeadLetter == nil {
 		return dead{}
@@ -103,10 +121,7 @@ func (e *csvFile) start() error {
 		return nil
 	}
 	e.started = true
-	head := []string{"record"}
-	for _, c := range columns {
-		head = append(head, c.name)
-	}
+	head := append([]string{"record"}, Columns()...)
 	if e.bodies {
 		head = append(head, "body_encoding", "body")
 	}
@@ -117,13 +132,9 @@ func (e *csvFile) write(rows []*storage.MessageDetail) error {
 	if err := e.start(); err != nil {
 		return err
 	}
-	line := make([]string, 0, len(columns)+3)
 	for _, d := range rows {
 		m := message(&d.Message, false)
-		line = append(line[:0], "message")
-		for _, c := range columns {
-			line = append(line, cell(c.value(&m)))
-		}
+		line := append([]string{"message"}, m.Cells()...)
 		if e.bodies {
 			b := body(d, false)
 			line = append(line, b.Encoding, cell(b.Content))

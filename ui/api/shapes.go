@@ -160,6 +160,7 @@ type Body struct {
 	Truncated bool     `json:"truncated"`
 	Redacted  []string `json:"redacted,omitempty"`
 	SHA256    string   `json:"sha256,omitempty"`
+	Withheld  string   `json:"withheld,omitempty"`
 }
 
 // body carries text as text where every byte survives that, and base64
@@ -167,7 +168,7 @@ type Body struct {
 func body(d *storage.MessageDetail, binary bool) *Body {
 	b := &Body{
 		Stored: d.BodyStored, Bytes: len(d.Body), Size: d.BodySize, Policy: d.BodyPolicy.String(),
-		Truncated: d.Truncated, Redacted: d.Redacted, SHA256: d.BodySHA256,
+		Truncated: d.Truncated, Redacted: d.Redacted, SHA256: d.BodySHA256, Withheld: d.BodyHidden,
 	}
 	switch {
 	case !d.BodyStored:

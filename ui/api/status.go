@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/signalbox-dev/signalbox/controlbus"
+	"github.com/signalbox-dev/signalbox/controlbus/access"
 	"github.com/signalbox-dev/signalbox/storage"
 	"github.com/signalbox-dev/signalbox/ui/page"
 )
@@ -19,6 +20,32 @@ type Version struct {
 
 func (a *API) version(w http.ResponseWriter, _ *http.Request) error {
 	return write(w, http.StatusOK, Version{a.deps.Version, "v1", at(a.deps.Now())})
+}
+
+// Whoami is who asks.
+type Whoami struct {
+	Name   string  `json:"name"`
+	Kind   string  `json:"kind"`
+	Grants []Grant `json:"grants"`
+}
+
+// Grant is a role, maybe for a part of what there is.
+type Grant struct {
+	Role    string `json:"role"`
+	Env     string `json:"env,omitempty"`
+	Channel string `json:"channel,omitempty"`
+}
+
+func (a *API) whoami(w http.ResponseWriter, r *http.Request) error {
+	id, ok := access.From(r.Context())
+	if !ok {
+		return access.ErrUnauthenticated
+	}
+	out := Whoami{Name: id.Name, Kind: string(id.Kind), Grants: []Grant{}}
+	for _, g := range id.Grants {
+		out.Grants = append(out.Grants, Grant{string(g.Role), g.Env, g.Channel})
+	}
+	return write(w, http.StatusOK, out)
 }
 
 // Environments are the environments with data.

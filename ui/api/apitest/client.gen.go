@@ -391,17 +391,18 @@ func (e MessageDetailTimeSource) Valid() bool {
 
 // Defines values for ProblemType.
 const (
-	TagSignalboxDev2026ProblemConflict    ProblemType = "tag:signalbox.dev,2026:problem:conflict"
-	TagSignalboxDev2026ProblemDenied      ProblemType = "tag:signalbox.dev,2026:problem:denied"
-	TagSignalboxDev2026ProblemInternal    ProblemType = "tag:signalbox.dev,2026:problem:internal"
-	TagSignalboxDev2026ProblemInvalid     ProblemType = "tag:signalbox.dev,2026:problem:invalid"
-	TagSignalboxDev2026ProblemMethod      ProblemType = "tag:signalbox.dev,2026:problem:method"
-	TagSignalboxDev2026ProblemNotFound    ProblemType = "tag:signalbox.dev,2026:problem:not-found"
-	TagSignalboxDev2026ProblemOverloaded  ProblemType = "tag:signalbox.dev,2026:problem:overloaded"
-	TagSignalboxDev2026ProblemTimeout     ProblemType = "tag:signalbox.dev,2026:problem:timeout"
-	TagSignalboxDev2026ProblemTooLarge    ProblemType = "tag:signalbox.dev,2026:problem:too-large"
-	TagSignalboxDev2026ProblemUnavailable ProblemType = "tag:signalbox.dev,2026:problem:unavailable"
-	TagSignalboxDev2026ProblemUnsupported ProblemType = "tag:signalbox.dev,2026:problem:unsupported"
+	TagSignalboxDev2026ProblemConflict        ProblemType = "tag:signalbox.dev,2026:problem:conflict"
+	TagSignalboxDev2026ProblemDenied          ProblemType = "tag:signalbox.dev,2026:problem:denied"
+	TagSignalboxDev2026ProblemInternal        ProblemType = "tag:signalbox.dev,2026:problem:internal"
+	TagSignalboxDev2026ProblemInvalid         ProblemType = "tag:signalbox.dev,2026:problem:invalid"
+	TagSignalboxDev2026ProblemMethod          ProblemType = "tag:signalbox.dev,2026:problem:method"
+	TagSignalboxDev2026ProblemNotFound        ProblemType = "tag:signalbox.dev,2026:problem:not-found"
+	TagSignalboxDev2026ProblemOverloaded      ProblemType = "tag:signalbox.dev,2026:problem:overloaded"
+	TagSignalboxDev2026ProblemTimeout         ProblemType = "tag:signalbox.dev,2026:problem:timeout"
+	TagSignalboxDev2026ProblemTooLarge        ProblemType = "tag:signalbox.dev,2026:problem:too-large"
+	TagSignalboxDev2026ProblemUnauthenticated ProblemType = "tag:signalbox.dev,2026:problem:unauthenticated"
+	TagSignalboxDev2026ProblemUnavailable     ProblemType = "tag:signalbox.dev,2026:problem:unavailable"
+	TagSignalboxDev2026ProblemUnsupported     ProblemType = "tag:signalbox.dev,2026:problem:unsupported"
 )
 
 // Valid indicates whether the value is a known member of the ProblemType enum.
@@ -424,6 +425,8 @@ func (e ProblemType) Valid() bool {
 	case TagSignalboxDev2026ProblemTimeout:
 		return true
 	case TagSignalboxDev2026ProblemTooLarge:
+		return true
+	case TagSignalboxDev2026ProblemUnauthenticated:
 		return true
 	case TagSignalboxDev2026ProblemUnavailable:
 		return true
@@ -587,6 +590,30 @@ func (e TapState) Valid() bool {
 	}
 }
 
+// Defines values for WhoamiKind.
+const (
+	WhoamiKindAgent     WhoamiKind = "agent"
+	WhoamiKindAnonymous WhoamiKind = "anonymous"
+	WhoamiKindToken     WhoamiKind = "token"
+	WhoamiKindUser      WhoamiKind = "user"
+)
+
+// Valid indicates whether the value is a known member of the WhoamiKind enum.
+func (e WhoamiKind) Valid() bool {
+	switch e {
+	case WhoamiKindAgent:
+		return true
+	case WhoamiKindAnonymous:
+		return true
+	case WhoamiKindToken:
+		return true
+	case WhoamiKindUser:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for Order.
 const (
 	OrderNewest Order = "newest"
@@ -599,6 +626,24 @@ func (e Order) Valid() bool {
 	case OrderNewest:
 		return true
 	case OrderOldest:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for OpenLiveTapParamsForm.
+const (
+	OpenLiveTapParamsFormEvent OpenLiveTapParamsForm = "event"
+	OpenLiveTapParamsFormRow   OpenLiveTapParamsForm = "row"
+)
+
+// Valid indicates whether the value is a known member of the OpenLiveTapParamsForm enum.
+func (e OpenLiveTapParamsForm) Valid() bool {
+	switch e {
+	case OpenLiveTapParamsFormEvent:
+		return true
+	case OpenLiveTapParamsFormRow:
 		return true
 	default:
 		return false
@@ -924,6 +969,16 @@ type ExportEnd struct {
 
 // ExportEndStopped defines model for ExportEnd.Stopped.
 type ExportEndStopped string
+
+// Grant defines model for Grant.
+type Grant struct {
+	// Channel Pattern of channel names; all of them without it
+	Channel *string `json:"channel,omitempty"`
+
+	// Env Environment; all of them without it
+	Env  *string `json:"env,omitempty"`
+	Role string  `json:"role"`
+}
 
 // Health defines model for Health.
 type Health struct {
@@ -1477,6 +1532,16 @@ type Version struct {
 	Version string `json:"version"`
 }
 
+// Whoami defines model for Whoami.
+type Whoami struct {
+	Grants []Grant    `json:"grants"`
+	Kind   WhoamiKind `json:"kind"`
+	Name   string     `json:"name"`
+}
+
+// WhoamiKind defines model for Whoami.Kind.
+type WhoamiKind string
+
 // At defines model for at.
 type At = time.Time
 
@@ -1586,6 +1651,23 @@ type GetHistoryParams struct {
 	// Limit Events at most
 	Limit *Events `form:"limit,omitempty" json:"limit,omitempty"`
 }
+
+// OpenLiveTapParams defines parameters for OpenLiveTap.
+type OpenLiveTapParams struct {
+	// Channel Name or pattern; may be given several times
+	Channel *[]string `form:"channel,omitempty" json:"channel,omitempty"`
+
+	// Env Environment; all of them without it
+	Env    *Env                   `form:"env,omitempty" json:"env,omitempty"`
+	Broker *string                `form:"broker,omitempty" json:"broker,omitempty"`
+	Form   *OpenLiveTapParamsForm `form:"form,omitempty" json:"form,omitempty"`
+
+	// Resume Token of the last frame
+	Resume *string `form:"resume,omitempty" json:"resume,omitempty"`
+}
+
+// OpenLiveTapParamsForm defines parameters for OpenLiveTap.
+type OpenLiveTapParamsForm string
 
 // SearchMessagesParams defines parameters for SearchMessages.
 type SearchMessagesParams struct {
@@ -1823,6 +1905,13 @@ type ClientInterface interface {
 	// Corresponds with GET /history (the `GetHistory` operationId).
 	GetHistory(ctx context.Context, params *GetHistoryParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// OpenLiveTap Messages as they pass, over a WebSocket
+	//
+	// docs/live.md describes the socket, its frames and how to come back. Without the upgrade the answer is the refusal that the socket would meet.
+	//
+	// Corresponds with GET /live (the `OpenLiveTap` operationId).
+	OpenLiveTap(ctx context.Context, params *OpenLiveTapParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// SearchMessages Search the store
 	//
 	// Corresponds with GET /messages (the `SearchMessages` operationId).
@@ -1907,6 +1996,11 @@ type ClientInterface interface {
 	//
 	// Corresponds with GET /version (the `GetVersion` operationId).
 	GetVersion(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetWhoami Who asks, and what they may do
+	//
+	// Corresponds with GET /whoami (the `GetWhoami` operationId).
+	GetWhoami(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
 }
 
 // ListAgents The fleet
@@ -1995,6 +2089,23 @@ func (c *Client) GetHealth(ctx context.Context, reqEditors ...RequestEditorFn) (
 // Corresponds with GET /history (the `GetHistory` operationId).
 func (c *Client) GetHistory(ctx context.Context, params *GetHistoryParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewGetHistoryRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// OpenLiveTap Messages as they pass, over a WebSocket
+//
+// docs/live.md describes the socket, its frames and how to come back. Without the upgrade the answer is the refusal that the socket would meet.
+//
+// Corresponds with GET /live (the `OpenLiveTap` operationId).
+func (c *Client) OpenLiveTap(ctx context.Context, params *OpenLiveTapParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewOpenLiveTapRequest(c.Server, params)
 	if err != nil {
 		return nil, err
 	}
@@ -2210,6 +2321,21 @@ func (c *Client) RequestTap(ctx context.Context, body RequestTapJSONRequestBody,
 // Corresponds with GET /version (the `GetVersion` operationId).
 func (c *Client) GetVersion(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewGetVersionRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetWhoami Who asks, and what they may do
+//
+// Corresponds with GET /whoami (the `GetWhoami` operationId).
+func (c *Client) GetWhoami(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetWhoamiRequest(c.Server)
 	if err != nil {
 		return nil, err
 	}
@@ -2726,6 +2852,108 @@ func NewGetHistoryRequest(server string, params *GetHistoryParams) (*http.Reques
 		if params.Limit != nil {
 
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewOpenLiveTapRequest constructs an http.Request for the OpenLiveTap method
+func NewOpenLiveTapRequest(server string, params *OpenLiveTapParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/live")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Channel != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "channel", *params.Channel, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "array", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Env != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "env", *params.Env, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Broker != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "broker", *params.Broker, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Form != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "form", *params.Form, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Resume != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "resume", *params.Resume, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
 				for _, qp := range strings.Split(queryFrag, "&") {
@@ -3603,6 +3831,33 @@ func NewGetVersionRequest(server string) (*http.Request, error) {
 	return req, nil
 }
 
+// NewGetWhoamiRequest constructs an http.Request for the GetWhoami method
+func NewGetWhoamiRequest(server string) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/whoami")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 func (c *Client) applyEditors(ctx context.Context, req *http.Request, additionalEditors []RequestEditorFn) error {
 	for _, r := range c.RequestEditors {
 		if err := r(ctx, req); err != nil {
@@ -3694,6 +3949,15 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with GET /history (the `GetHistory` operationId).
 	GetHistoryWithResponse(ctx context.Context, params *GetHistoryParams, reqEditors ...RequestEditorFn) (*GetHistoryResponse, error)
+
+	// OpenLiveTapWithResponse Messages as they pass, over a WebSocket
+	//
+	// docs/live.md describes the socket, its frames and how to come back. Without the upgrade the answer is the refusal that the socket would meet.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /live (the `OpenLiveTap` operationId).
+	OpenLiveTapWithResponse(ctx context.Context, params *OpenLiveTapParams, reqEditors ...RequestEditorFn) (*OpenLiveTapResponse, error)
 
 	// SearchMessagesWithResponse Search the store
 	//
@@ -3801,6 +4065,13 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with GET /version (the `GetVersion` operationId).
 	GetVersionWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*GetVersionResponse, error)
+
+	// GetWhoamiWithResponse Who asks, and what they may do
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /whoami (the `GetWhoami` operationId).
+	GetWhoamiWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*GetWhoamiResponse, error)
 }
 
 type ListAgentsResponse struct {
@@ -4092,6 +4363,47 @@ func (r GetHistoryResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r GetHistoryResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type OpenLiveTapResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r OpenLiveTapResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r OpenLiveTapResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r OpenLiveTapResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r OpenLiveTapResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r OpenLiveTapResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -4669,6 +4981,54 @@ func (r GetVersionResponse) ContentType() string {
 	return ""
 }
 
+type GetWhoamiResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Whoami
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetWhoamiResponse) GetJSON200() *Whoami {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r GetWhoamiResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetWhoamiResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetWhoamiResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetWhoamiResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetWhoamiResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 // ListAgentsWithResponse The fleet
 //
 // Returns a wrapper object for the known response body format(s).
@@ -4751,6 +5111,21 @@ func (c *ClientWithResponses) GetHistoryWithResponse(ctx context.Context, params
 		return nil, err
 	}
 	return ParseGetHistoryResponse(rsp)
+}
+
+// OpenLiveTapWithResponse Messages as they pass, over a WebSocket
+//
+// docs/live.md describes the socket, its frames and how to come back. Without the upgrade the answer is the refusal that the socket would meet.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /live (the `OpenLiveTap` operationId).
+func (c *ClientWithResponses) OpenLiveTapWithResponse(ctx context.Context, params *OpenLiveTapParams, reqEditors ...RequestEditorFn) (*OpenLiveTapResponse, error) {
+	rsp, err := c.OpenLiveTap(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseOpenLiveTapResponse(rsp)
 }
 
 // SearchMessagesWithResponse Search the store
@@ -4936,6 +5311,19 @@ func (c *ClientWithResponses) GetVersionWithResponse(ctx context.Context, reqEdi
 		return nil, err
 	}
 	return ParseGetVersionResponse(rsp)
+}
+
+// GetWhoamiWithResponse Who asks, and what they may do
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /whoami (the `GetWhoami` operationId).
+func (c *ClientWithResponses) GetWhoamiWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*GetWhoamiResponse, error) {
+	rsp, err := c.GetWhoami(ctx, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetWhoamiResponse(rsp)
 }
 
 // ParseListAgentsResponse parses an HTTP response from a ListAgentsWithResponse call
@@ -5130,6 +5518,35 @@ func ParseGetHistoryResponse(rsp *http.Response) (*GetHistoryResponse, error) {
 			return nil, err
 		}
 		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseOpenLiveTapResponse parses an HTTP response from a OpenLiveTapWithResponse call
+func ParseOpenLiveTapResponse(rsp *http.Response) (*OpenLiveTapResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &OpenLiveTapResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case rsp.StatusCode == 101:
+		break // No content-type
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
 		var dest Problem
@@ -5550,6 +5967,39 @@ func ParseGetVersionResponse(rsp *http.Response) (*GetVersionResponse, error) {
 	switch {
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
 		var dest Version
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseGetWhoamiResponse parses an HTTP response from a GetWhoamiWithResponse call
+func ParseGetWhoamiResponse(rsp *http.Response) (*GetWhoamiResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetWhoamiResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Whoami
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
