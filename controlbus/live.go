@@ -1,13 +1,15 @@
 package controlbus
 
-// LiveQuery selects what a live tap shows. Empty fields select everything.
+// LiveQuery selects what a live tap shows. Env, Channels and Filter select
+// everything when empty; Scope and Bodies allow nothing when nobody has set them.
 type LiveQuery struct {
 	Env      string
-	Broker   string
 	Channels []string // names, or patterns with *; one of them must fit
-	Word     string   // substring of body, message id, correlation id or a header value
-	Failed   bool     // only what did not end well
+	Filter   string   // text of package filter
 	Form     LiveForm
+
+	Scope  Scope // what the reader may see
+	Bodies Scope // where the reader may see payloads, and ask for what is in them
 }
 
 // LiveForm is how a live tap writes a message.

@@ -97,6 +97,11 @@ func ScopeFrom(ctx context.Context) (s Scope, ok bool) {
 	return s, ok
 }
 
+// Equal says whether both were built from the same rules.
+func (s Scope) Equal(other Scope) bool {
+	return s.all == other.all && slices.EqualFunc(s.sets, other.sets, slices.Equal)
+}
+
 // And is what both scopes allow.
 func (s Scope) And(other Scope) Scope {
 	switch {

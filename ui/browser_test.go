@@ -182,7 +182,7 @@ func TestBrowserLiveTap(t *testing.T) {
 	base, u := serveUI(t, s, r, live.SourceFunc(func(q controlbus.LiveQuery, _ controlbus.LiveReader) (live.Subscription, error) {
 		first := false
 		once.Do(func() { first = true })
-		if !first || !slices.Equal(q.Channels, []string{"payments.*"}) || q.Env != "production" {
+		if !first || q.Filter != "channel:payments.*" || q.Env != "production" {
 			return nil, fmt.Errorf("want one tap on payments.* of production, have %+v: %w", q, controlbus.ErrUnavailable)
 		}
 		return tap, nil

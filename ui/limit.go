@@ -11,6 +11,7 @@ import (
 	"github.com/signalbox-dev/signalbox/controlbus"
 	"github.com/signalbox-dev/signalbox/controlbus/access"
 	"github.com/signalbox-dev/signalbox/storage"
+	"github.com/signalbox-dev/signalbox/ui/component"
 	"github.com/signalbox-dev/signalbox/ui/page/channels"
 )
 
@@ -330,6 +331,52 @@ func (f *fleet) ReleaseTap(ctx context.Context, agentID, tapID string) error {
 		return err
 	}
 	return f.roster.ReleaseTap(ctx, agentID, tapID)
+}
+
+// tapRights say what of the passing messages whoever opens a live tap may see.
+type tapRights struct {
+	access *access.Service
+	audit  *audit
+}
+
+func (t *tapRights) limit(ctx context.Context, q *controlbus.LiveQuery) (user string, err error) {
+	id, scope, err := who(ctx)
+	if err != nil {
+		return "", err
+	}
+	q.Scope, q.Bodies = scope, id.Scope(access.ReadBody)
+	if q.Env != "" && !scope.AllowsEnv(q.Env) {
+		return "", fmt.Errorf("live tap in %s: %w. %s", component.Visible(q.Env), controlbus.ErrDenied, id.Why(access.LiveTap))
+	}
+	if !q.Bodies.None() {
+		e := access.Event{Code: access.EventBodyPreview, Env: q.Env, Channel: strings.Join(q.Channels, " "), Detail: "Beginnings of payloads in a live tap."}
+		if err := t.audit.once(ctx, id, e); err != nil {
+			return "", err
+		}
+	}
+	if id.Kind != access.KindAnonymous {
+		user = id.ID
+	}
+	return user, nil
+}
+
+// still says whether what limit has allowed holds.
+func (t *tapRights) still(ctx context.Context, q controlbus.LiveQuery) error {
+	id, ok := access.From(ctx)
+	if !ok {
+		return access.ErrUnauthenticated
+	}
+	id, err := t.access.Still(ctx, id)
+	if err != nil {
+		return err
+	}
+	switch scope, bodies := id.Scope(access.LiveTap), id.Scope(access.ReadBody); {
+	case scope.None():
+		return fmt.Errorf("live taps: %w", controlbus.ErrDenied)
+	case !scope.Equal(q.Scope) || !bodies.Equal(q.Bodies):
+		return fmt.Errorf("rights to live taps: %w", controlbus.ErrConflict)
+	}
+	return nil
 }
 
 var (

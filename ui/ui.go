@@ -171,7 +171,8 @@ func (u *UI) routes() error {
 	if c.Live != nil {
 		nav("live", "Live tap", "live", "/live", "l", access.LiveTap)
 		areas = append(areas, livetap.New(u.site, u.store).Routes()...)
-		u.live = live.New(live.Config{Source: c.Live, Log: c.Log, Origins: c.Origins})
+		rights := &tapRights{access: c.Guard.Access(), audit: u.audit}
+		u.live = live.New(live.Config{Source: c.Live, Log: c.Log, Origins: c.Origins, Limit: rights.limit, Recheck: rights.still, Changed: c.Guard.Access().Changed})
 		areas = append(areas, page.Route{Pattern: "GET " + live.Path, Handler: u.live.Serve, Action: access.LiveTap})
 	}
 	nav("invalid", "Invalid messages", "invalid", "/invalid", "i", access.ViewMetadata)
@@ -256,15 +257,6 @@ func (u *UI) Close() {
 	if u.live != nil {
 		u.live.Close()
 	}
-}
-
-// RevokeLive ends the live taps of a user at once and returns how many there
-// were. The reason is shown to the reader.
-func (u *UI) RevokeLive(user, reason string) int {
-	if u.live == nil {
-		return 0
-	}
-	return u.live.Revoke(user, reason)
 }
 
 // preferences keeps the reader's own choices in cookies, so that the server

@@ -203,7 +203,7 @@ func TestATapComesBack(t *testing.T) {
 	up := websocket.Upgrader{}
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		n := opened.Add(1)
-		if r.Header.Get("Origin") != "http://"+r.Host || r.URL.Query().Get("form") != "event" || r.URL.Query().Get("channel") != "orders.*" || r.URL.Query().Get("failed") != "1" {
+		if r.Header.Get("Origin") != "http://"+r.Host || r.URL.Query().Get("form") != "event" || r.URL.Query().Get("channel") != "orders.*" || r.URL.Query().Get("filter") != "failed" {
 			t.Errorf("asked for %s from %q", r.URL, r.Header.Get("Origin"))
 		}
 		if want := map[int32]string{1: "", 2: "T1", 3: "T2"}[n]; r.URL.Query().Get("resume") != want {

@@ -15,10 +15,9 @@ import (
 	"github.com/gorilla/websocket"
 
 	"github.com/signalbox-dev/signalbox/controlbus/backoff"
-	"github.com/signalbox-dev/signalbox/storage"
+	"github.com/signalbox-dev/signalbox/controlbus/filter"
 	"github.com/signalbox-dev/signalbox/ui/api"
 	"github.com/signalbox-dev/signalbox/ui/component"
-	"github.com/signalbox-dev/signalbox/ui/page/messages"
 )
 
 var tapCommand = command{name: "tap", summary: "watch messages as they pass", run: func(ctx context.Context, args []string) error { return newTerminal().tap(ctx, args) }}
@@ -72,7 +71,7 @@ func (t *terminal) tap(ctx context.Context, args []string) error {
 	flags := t.verb("tap", "'CHANNEL-PATTERN' ['FILTER'] [flags]", `
 Shows messages as taps see them pass, until interrupted, for --for, or until --count of them were shown. Nothing is read from the store or from a broker.
 
-  signalbox tap 'orders.*' failed
+  signalbox tap 'orders.*' 'attempts > 3 OR failed:true'
   signalbox tap 'payments.*' -o json | jq .headers
 
 What is not shown is counted: a line says how many were left out because more passed than is shown, or because this end was slow.
@@ -92,10 +91,17 @@ A connection that breaks is opened again and goes on where it was.`)
 		return fmt.Errorf("%w: want a channel or a pattern, such as 'orders.*', or '*' for all", errUsage)
 	}
 	q := url.Values{"form": {"event"}, "channel": {rest[0]}}
-	set(q, "env", *env, "broker", *broker)
-	if err := liveFilter(strings.Join(rest[1:], " "), q); err != nil {
-		return err
+	text := strings.Join(rest[1:], " ")
+	if _, err := filter.Parse(text, time.Now()); err != nil {
+		return fmt.Errorf("%w: %w", errUsage, err)
 	}
+	if *broker != "" {
+		if text != "" {
+			text = "(" + text + ") "
+		}
+		text += "broker:" + filter.Quote(*broker)
+	}
+	set(q, "env", *env, "filter", text)
 	c, err := t.connect(*at)
 	if err != nil {
 		return err
@@ -116,27 +122,6 @@ A connection that breaks is opened again and goes on where it was.`)
 	t.note("%s shown, %s not shown.", component.Plural(run.shown, "message"), component.Count(run.skipped))
 	if run.shown == 0 && *failEmpty {
 		return exit{exitNothing, errors.New("no message passed")}
-	}
-	return nil
-}
-
-// liveFilter writes a filter into the parameters of the socket, which takes
-// words, failed, env and broker; what it does not take is refused here.
-func liveFilter(text string, q url.Values) error {
-	var m storage.MessageQuery
-	if _, err := messages.Parse(text, &m); err != nil {
-		return fmt.Errorf("%w: filter: %w", errUsage, err)
-	}
-	set(q, "word", m.BodyWord, "broker", m.Broker)
-	if m.FailedOnly {
-		q.Set("failed", "1")
-	}
-	if m.Channel != "" {
-		return fmt.Errorf("%w: the channel stands in front of the filter", errUsage)
-	}
-	m.BodyWord, m.Broker, m.FailedOnly = "", "", false
-	if m != (storage.MessageQuery{}) {
-		return fmt.Errorf("%w: a live tap takes words, failed and broker:; the other fields are for search", errUsage)
 	}
 	return nil
 }

@@ -54,8 +54,8 @@ type group struct {
 	keep     int64
 }
 
-func newGroup(h *Hub, key string, id uint64, q controlbus.LiveQuery) *group {
-	g := &group{hub: h, key: key, id: id, match: newMatcher(q), form: q.Form, subs: make(map[*Subscription]struct{}), keep: 1, window: time.Now()}
+func newGroup(h *Hub, key string, id uint64, m matcher) *group {
+	g := &group{hub: h, key: key, id: id, match: m, form: m.q.Form, subs: make(map[*Subscription]struct{}), keep: 1, window: time.Now()}
 	g.cut = time.AfterFunc(time.Hour, g.flush)
 	g.cut.Stop()
 	return g
@@ -103,17 +103,17 @@ func (g *group) leave(s *Subscription) (left int) {
 // offer takes what matches.
 func (g *group) offer(now time.Time, b *batch) {
 	hits, here, any := b.hits[:0], b.here[:0], false
-	for _, ev := range b.places {
-		fits := g.match.place(ev)
-		any = any || fits
-		here = append(here, fits)
+	for _, at := range b.places {
+		s := g.match.place(at.env, at.channel)
+		any = any || s != nothing
+		here = append(here, s)
 	}
 	b.here = here
 	if !any {
 		return
 	}
-	for i, ev := range b.events {
-		if here[b.place[i]] && g.match.event(ev) {
+	for i, at := range b.place {
+		if s := here[at]; s != nothing && g.match.filter.Match(b.event(i, s)) {
 			hits = append(hits, i)
 		}
 	}
@@ -135,7 +135,7 @@ func (g *group) offer(now time.Time, b *batch) {
 		if g.rows > 0 {
 			g.pending = append(g.pending, ',')
 		}
-		g.pending = append(g.pending, b.row(i, g.form, g.hub.encode)...)
+		g.pending = append(g.pending, b.row(i, g.form, here[b.place[i]], g.hub.encode)...)
 		g.rows++
 		g.total.admitted++
 	}

@@ -4,7 +4,6 @@ import (
 	"crypto/rand"
 	"fmt"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -68,11 +67,17 @@ func NewHub(cfg Config, encode Encoder, set *metrics.Set) *Hub {
 	return h
 }
 
-// Subscribe opens a live tap. It is refused with controlbus.ErrOverloaded when
-// the reader has too many, with controlbus.ErrUnavailable when everybody
-// together has, or when the console is stopping. The caller closes the
-// subscription.
+// Subscribe opens a live tap. It is refused with a *filter.Error, which is
+// controlbus.ErrInvalid, when the filter cannot be read, with
+// controlbus.ErrOverloaded when the reader has too many, with
+// controlbus.ErrUnavailable when everybody together has, or when the console is
+// stopping. The caller closes the subscription.
 func (h *Hub) Subscribe(q controlbus.LiveQuery, who controlbus.LiveReader) (*Subscription, error) {
+	m, err := newMatcher(q, time.Now())
+	if err != nil {
+		return nil, err
+	}
+	key := m.key()
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	switch {
@@ -85,11 +90,10 @@ func (h *Hub) Subscribe(q controlbus.LiveQuery, who controlbus.LiveReader) (*Sub
 		h.refusedUser.Inc()
 		return nil, fmt.Errorf("you have %d live taps open, the most one person may have; close one: %w", h.perUser[who.User], controlbus.ErrOverloaded)
 	}
-	key := keyOf(q)
 	g := h.groups[key]
 	if g == nil {
 		h.nextID++
-		g = newGroup(h, key, h.nextID, q)
+		g = newGroup(h, key, h.nextID, m)
 		h.groups[key] = g
 		h.publishList()
 	} else if i := slices.Index(h.abandoned, g); i >= 0 {
@@ -210,61 +214,49 @@ func (h *Hub) publishList() {
 	h.list.Store(&all)
 }
 
-// keyOf is the same for queries that select and write the same.
-func keyOf(q controlbus.LiveQuery) string {
-	channels := slices.Clone(q.Channels)
-	slices.Sort(channels)
-	var b strings.Builder
-	for _, part := range [...]string{q.Env, q.Broker, strings.ToLower(q.Word)} {
-		fmt.Fprintf(&b, "%q", part)
-	}
-	fmt.Fprintf(&b, "%t %d", q.Failed, q.Form)
-	for _, c := range slices.Compact(channels) {
-		fmt.Fprintf(&b, "%q", c)
-	}
-	return b.String()
+// key is the same for queries that select and write the same.
+func (m *matcher) key() string {
+	return fmt.Sprintf("%q %q %q %d %t %q %t %q", m.q.Env, m.q.Channels, m.filter.String(), m.q.Form,
+		m.q.Scope.All(), m.q.Scope.Sets(), m.q.Bodies.All(), m.q.Bodies.Sets())
 }
 
 // batch is what the groups share while a batch is published: each event is
 // encoded at most once per form.
 type batch struct {
 	events []*controlbus.MessageEvent
-	rows   [controlbus.LiveForms][]span
+	bare   []controlbus.MessageEvent // without payloads, made when first asked for
+	rows   [2 * controlbus.LiveForms][]span
 	text   []byte
 	hits   []int
 	// Messages of a batch come from few channels: what depends on the channel
 	// alone is asked once for each. place says which one an event has.
-	places []*controlbus.MessageEvent // the first event of each
+	places []where
 	place  []int32
 	index  map[where]int32
-	here   []bool
+	here   []sight
 }
 
 // where is what a query can choose by without looking at the message.
-type where struct{ env, broker, channel string }
+type where struct{ env, channel string }
 
 type span struct{ from, to int }
 
 func (b *batch) begin(events []*controlbus.MessageEvent) {
 	b.events, b.text = events, b.text[:0]
 	for f := range b.rows {
-		if cap(b.rows[f]) < len(events) {
-			b.rows[f] = make([]span, len(events))
-		}
-		b.rows[f] = b.rows[f][:len(events)]
+		b.rows[f] = slices.Grow(b.rows[f][:0], len(events))[:len(events)]
 		clear(b.rows[f])
 	}
 	if b.index == nil {
 		b.index = make(map[where]int32)
 	}
-	b.places, b.place = b.places[:0], b.place[:0]
 	for _, ev := range events {
-		at := where{ev.Env, ev.Broker, ev.Destination}
+		at := where{ev.Env, ev.Destination}
 		i, known := b.index[at]
 		if !known {
 			i = int32(len(b.places))
 			b.index[at] = i
-			b.places = append(b.places, ev)
+			b.places = append(b.places, at)
 		}
 		b.place = append(b.place, i)
 	}
@@ -273,17 +265,40 @@ func (b *batch) begin(events []*controlbus.MessageEvent) {
 // end lets go of the events: they are views.
 func (b *batch) end() {
 	b.events = nil
-	if clear(b.index); cap(b.places) > 4096 {
-		b.index, b.places, b.here = nil, nil, nil // somebody sent a channel for every message
-	}
+	clear(b.index)
 	clear(b.places)
+	clear(b.bare)
+	b.places, b.place, b.bare = b.places[:0], b.place[:0], b.bare[:0]
+	if cap(b.places) > 4096 { // somebody sent a channel for every message
+		*b = batch{}
+	}
 }
 
-func (b *batch) row(i int, form controlbus.LiveForm, encode Encoder) []byte {
-	at := &b.rows[form][i]
+// event is what somebody with that sight sees of an event.
+func (b *batch) event(i int, s sight) *controlbus.MessageEvent {
+	if s == whole {
+		return b.events[i]
+	}
+	if len(b.bare) == 0 {
+		b.bare = slices.Grow(b.bare, len(b.events))[:len(b.events)]
+		for j, ev := range b.events {
+			b.bare[j] = *ev
+			b.bare[j].Body, b.bare[j].BodySHA256 = nil, "" // a hash tells of short payloads
+		}
+	}
+	return &b.bare[i]
+}
+
+// row is an event as somebody with that sight sees it, encoded.
+func (b *batch) row(i int, form controlbus.LiveForm, s sight, encode Encoder) []byte {
+	which := int(form)
+	if s != whole {
+		which += controlbus.LiveForms
+	}
+	at := &b.rows[which][i]
 	if at.to == 0 {
 		at.from = len(b.text)
-		b.text = encode(b.text, b.events[i], form)
+		b.text = encode(b.text, b.event(i, s), form)
 		at.to = len(b.text)
 	}
 	return b.text[at.from:at.to]

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -17,6 +18,7 @@ import (
 
 	"github.com/signalbox-dev/signalbox/collector/live"
 	"github.com/signalbox-dev/signalbox/controlbus"
+	"github.com/signalbox-dev/signalbox/controlbus/filter"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -33,6 +35,12 @@ func encode(dst []byte, ev *controlbus.MessageEvent, form controlbus.LiveForm) [
 
 func newHub(cfg live.Config) *live.Hub { return live.NewHub(cfg, encode, metrics.NewSet()) }
 
+// allowed lets a query see everything.
+func allowed(q controlbus.LiveQuery) controlbus.LiveQuery {
+	q.Scope, q.Bodies = controlbus.Everything(), controlbus.Everything()
+	return q
+}
+
 func open(t testing.TB, h *live.Hub, q controlbus.LiveQuery) *live.Subscription {
 	t.Helper()
 	return openAs(t, h, q, controlbus.LiveReader{User: "ann"})
@@ -40,7 +48,7 @@ func open(t testing.TB, h *live.Hub, q controlbus.LiveQuery) *live.Subscription 
 
 func openAs(t testing.TB, h *live.Hub, q controlbus.LiveQuery, who controlbus.LiveReader) *live.Subscription {
 	t.Helper()
-	s, err := h.Subscribe(q, who)
+	s, err := h.Subscribe(allowed(q), who)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -112,11 +120,12 @@ func TestAQuerySelects(t *testing.T) {
 		{"everything", controlbus.LiveQuery{}, 3},
 		{"pattern", controlbus.LiveQuery{Channels: []string{"orders.*"}}, 2},
 		{"two patterns", controlbus.LiveQuery{Channels: []string{"*.dead", "payments"}}, 2},
-		{"word in any case", controlbus.LiveQuery{Word: "Tea"}, 2},
-		{"word in a header", controlbus.LiveQuery{Word: "acme"}, 1},
-		{"failed", controlbus.LiveQuery{Failed: true}, 1},
+		{"word in any case", controlbus.LiveQuery{Filter: "Tea"}, 2},
+		{"header", controlbus.LiveQuery{Filter: "header.x-tenant:Acme"}, 1},
+		{"failed", controlbus.LiveQuery{Filter: "failed:true"}, 1},
+		{"patterns and filter", controlbus.LiveQuery{Channels: []string{"orders.*"}, Filter: "tea OR failed:true"}, 2},
 		{"other environment", controlbus.LiveQuery{Env: "production"}, 0},
-		{"other broker", controlbus.LiveQuery{Broker: "x"}, 0},
+		{"other broker", controlbus.LiveQuery{Filter: "broker:x"}, 0},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			h := newHub(live.DefaultConfig())
@@ -158,6 +167,57 @@ func TestTheSameQuestionIsAnsweredOnce(t *testing.T) {
 			s.Close(false)
 		}
 	})
+}
+
+// What a reader may not see is neither shown nor counted, and a payload that may
+// not be read can neither be seen nor asked about.
+func TestAReaderSeesWhatItMay(t *testing.T) {
+	only := func(env, channel string) controlbus.Scope {
+		return controlbus.NewScope([]controlbus.ScopeRule{{Env: env, Channel: channel}})
+	}
+	all := []*controlbus.MessageEvent{event("orders.new", "TEA"), event("payments", "TEA"), event("orders.old", "POT")}
+	for _, c := range []struct {
+		name string
+		q    controlbus.LiveQuery
+		want []string
+	}{
+		{"nobody said what", controlbus.LiveQuery{}, nil},
+		{"everything", controlbus.LiveQuery{Scope: controlbus.Everything(), Bodies: controlbus.Everything()}, []string{"TEA", "TEA", "POT"}},
+		{"some channels", controlbus.LiveQuery{Scope: only("test", "orders.*"), Bodies: controlbus.Everything()}, []string{"TEA", "POT"}},
+		{"another environment", controlbus.LiveQuery{Scope: only("production", "*"), Bodies: controlbus.Everything()}, nil},
+		{"no payloads", controlbus.LiveQuery{Scope: controlbus.Everything()}, []string{"", "", ""}},
+		{"some payloads", controlbus.LiveQuery{Scope: controlbus.Everything(), Bodies: only("*", "payments")}, []string{"", "TEA", ""}},
+		{"words in some payloads", controlbus.LiveQuery{Scope: controlbus.Everything(), Bodies: only("*", "orders.*"), Filter: "tea"}, []string{"TEA"}},
+		{"words in no payloads", controlbus.LiveQuery{Scope: controlbus.Everything(), Filter: "tea"}, nil},
+		{"no words in no payloads", controlbus.LiveQuery{Scope: controlbus.Everything(), Filter: "NOT tea"}, []string{"", "", ""}},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			h := newHub(live.DefaultConfig())
+			s, err := h.Subscribe(c.q, controlbus.LiveReader{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			sees := open(t, h, controlbus.LiveQuery{}) // another with all rights, to share nothing with
+			h.Publish(all)
+			if f := drain(t, s); !slices.Equal(f.Rows, c.want) || f.Matched != int64(len(c.want)) {
+				t.Errorf("%s: got %q, matched %d, want %q", c.name, f.Rows, f.Matched, c.want)
+			}
+			if f := drain(t, sees); len(f.Rows) != 3 || slices.Contains(f.Rows, "") {
+				t.Errorf("%s: the other got %q", c.name, f.Rows)
+			}
+			s.Close(false)
+			sees.Close(false)
+		})
+	}
+}
+
+func TestABrokenFilterIsRefusedWithItsPosition(t *testing.T) {
+	h := newHub(live.DefaultConfig())
+	_, err := h.Subscribe(allowed(controlbus.LiveQuery{Filter: "ok AND channle:x"}), controlbus.LiveReader{})
+	var at *filter.Error
+	if !errors.As(err, &at) || at.Pos != 7 || at.Suggestion != "channel" || !errors.Is(err, controlbus.ErrInvalid) || h.Taps() != 0 {
+		t.Errorf("got %v with %d taps open, want position 8 and a suggestion", err, h.Taps())
+	}
 }
 
 func TestASlowReaderLosesItsOldestAndNobodyElseLoses(t *testing.T) {
@@ -317,7 +377,7 @@ func TestStrangeTokensAreNotUnderstood(t *testing.T) {
 			}
 			again.Close(false)
 		}
-		elsewhere := openAs(t, h, controlbus.LiveQuery{Failed: true}, controlbus.LiveReader{Resume: token})
+		elsewhere := openAs(t, h, controlbus.LiveQuery{Filter: "failed:true"}, controlbus.LiveReader{Resume: token})
 		if f := next(t, elsewhere); f.Resumed == nil || *f.Resumed {
 			t.Errorf("a token of another query was understood: %+v", f)
 		}
@@ -355,7 +415,7 @@ func TestEveryReadersNumbersAddUp(t *testing.T) {
 			}
 			last, expect, resumes := -1, int64(-1), 0
 			for range 6 {
-				s, err := h.Subscribe(q, who)
+				s, err := h.Subscribe(allowed(q), who)
 				if err != nil {
 					t.Error(err)
 					return
@@ -484,15 +544,35 @@ func TestEndings(t *testing.T) {
 func BenchmarkPublish(b *testing.B) {
 	h := newHub(live.DefaultConfig())
 	for i := range 100 {
-		s, err := h.Subscribe(controlbus.LiveQuery{Channels: []string{fmt.Sprintf("orders.%d.*", i%20), fmt.Sprintf("x.%d", i)}}, controlbus.LiveReader{User: fmt.Sprint(i)})
+		s, err := h.Subscribe(allowed(controlbus.LiveQuery{Channels: []string{fmt.Sprintf("orders.%d.*", i%20), fmt.Sprintf("x.%d", i)}}), controlbus.LiveReader{User: fmt.Sprint(i)})
 		if err != nil {
 			b.Fatal(err)
 		}
 		defer s.Close(false)
 	}
+	benchmarkPublish(b, h)
+}
+
+// The same with a filter of five conditions each, which look at every message.
+func BenchmarkPublishFiltered(b *testing.B) {
+	h := newHub(live.DefaultConfig())
+	for i := range 100 {
+		q := allowed(controlbus.LiveQuery{Channels: []string{"orders.*"}, Filter: fmt.Sprintf("header.x-tenant = 't%03d' AND size > 10 AND op:tap AND failed:true AND broker:b*", i)})
+		s, err := h.Subscribe(q, controlbus.LiveReader{})
+		if err != nil {
+			b.Fatal(err)
+		}
+		defer s.Close(false)
+	}
+	benchmarkPublish(b, h)
+}
+
+func benchmarkPublish(b *testing.B, h *live.Hub) {
 	batch := make([]*controlbus.MessageEvent, 512)
 	for i := range batch {
 		batch[i] = event(fmt.Sprintf("orders.%d.eu", i%20), `{"orderId":"ORD-7731904","total":"129.90"}`)
+		batch[i].Headers = []controlbus.Header{{Key: "x-tenant", Value: fmt.Sprintf("t%03d", i%125)}, {Key: "traceparent", Value: "00-5b8aa5a2d2c872e8321cf37308d69df2-051581bf3cb55c13-01"}}
+		batch[i].Op, batch[i].Outcome = controlbus.OpTap, controlbus.OutcomeFailed
 	}
 	b.ReportAllocs()
 	for b.Loop() {

@@ -2,45 +2,52 @@ package live
 
 import (
 	"slices"
-	"strings"
+	"time"
 
 	"github.com/signalbox-dev/signalbox/controlbus"
+	"github.com/signalbox-dev/signalbox/controlbus/filter"
 )
 
 // matcher is a LiveQuery made ready: no allocation per event.
 type matcher struct {
-	q    controlbus.LiveQuery
-	word string
+	q      controlbus.LiveQuery
+	filter *filter.Filter // nil: everything
 }
 
-func newMatcher(q controlbus.LiveQuery) matcher {
+// newMatcher reads the filter. Errors are ErrInvalid with the position.
+func newMatcher(q controlbus.LiveQuery, now time.Time) (matcher, error) {
+	f, err := filter.Parse(q.Filter, now)
+	if err != nil {
+		return matcher{}, err
+	}
+	if f.Empty() {
+		f = nil
+	}
 	q.Channels = slices.Clone(q.Channels)
-	return matcher{q: q, word: strings.ToLower(q.Word)}
+	slices.Sort(q.Channels)
+	q.Channels = slices.Compact(q.Channels)
+	return matcher{q: q, filter: f}, nil
 }
 
-// place asks what depends on environment, broker and channel alone.
-func (m *matcher) place(ev *controlbus.MessageEvent) bool {
+// sight is what a reader sees of a channel.
+type sight uint8
+
+const (
+	nothing  sight = iota
+	metadata       // everything but payloads
+	whole
+)
+
+// place asks what depends on environment and channel alone.
+func (m *matcher) place(env, channel string) sight {
 	q := &m.q
-	return (q.Env == "" || q.Env == ev.Env) && (q.Broker == "" || q.Broker == ev.Broker) && m.channel(ev.Destination)
-}
-
-// event asks the rest.
-func (m *matcher) event(ev *controlbus.MessageEvent) bool {
 	switch {
-	case m.q.Failed && ev.Outcome == controlbus.OutcomeOK:
-		return false
-	case m.word == "":
-		return true
+	case q.Env != "" && q.Env != env, !m.channel(channel), !q.Scope.Allows(env, channel):
+		return nothing
+	case !q.Bodies.Allows(env, channel):
+		return metadata
 	}
-	if containsFold(ev.Body, m.word) || containsFold(ev.MessageID, m.word) || containsFold(ev.CorrelationID, m.word) {
-		return true
-	}
-	for _, h := range ev.Headers {
-		if containsFold(h.Value, m.word) {
-			return true
-		}
-	}
-	return false
+	return whole
 }
 
 func (m *matcher) channel(name string) bool {
@@ -53,26 +60,4 @@ func (m *matcher) channel(name string) bool {
 		}
 	}
 	return false
-}
-
-// containsFold reports whether s holds word, which is lower case already;
-// ASCII letters of s are folded, other bytes must be equal.
-func containsFold[T string | []byte](s T, word string) bool {
-	for i := 0; i+len(word) <= len(s); i++ {
-		j := 0
-		for j < len(word) && lower(s[i+j]) == word[j] {
-			j++
-		}
-		if j == len(word) {
-			return true
-		}
-	}
-	return false
-}
-
-func lower(c byte) byte {
-	if 'A' <= c && c <= 'Z' {
-		return c + 'a' - 'A'
-	}
-	return c
 }

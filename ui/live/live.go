@@ -79,13 +79,18 @@ type Config struct {
 	// Origins are allowed besides the host that was asked, such as
 	// "https://signalbox.example" behind a proxy that rewrites Host.
 	Origins []string
-	// User names who asks, for the caps and for Revoke; nil tells nobody apart.
-	User func(context.Context) string
-	// Recheck says whether whoever opened a socket still may, ErrDenied when
-	// not. It gets the values of the request's context and is called for each
-	// socket every RecheckEvery; nil never asks.
+	// Limit writes into q what whoever asks may see, and names them for the caps.
+	// Its errors refuse. It is required: without it nothing would be seen.
+	Limit func(ctx context.Context, q *controlbus.LiveQuery) (user string, err error)
+	// Recheck says whether whoever opened a socket still may see what q says:
+	// ErrDenied when they may nothing any more, ErrConflict when they may
+	// something else and have to ask again. It gets the values of the request's
+	// context and is called for each socket every RecheckEvery, and for all when
+	// Changed says so; nil never asks.
 	Recheck      func(ctx context.Context, q controlbus.LiveQuery) error
 	RecheckEvery time.Duration // 0: 30 s
+	// Changed returns a channel that is closed when it is time to ask again.
+	Changed func() <-chan struct{}
 	// WriteTimeout ends a connection that takes nothing for so long; 0: 15 s.
 	WriteTimeout time.Duration
 }
@@ -98,6 +103,7 @@ type Handler struct {
 	mu     sync.Mutex
 	closed bool
 	taps   map[*tap]struct{}
+	watch  context.CancelFunc // runs while there are taps; nil when there are none
 	wg     sync.WaitGroup
 }
 
@@ -128,9 +134,13 @@ func New(cfg Config) *Handler {
 // originAllowed asks for an exact match. Upgrades are GET requests, so
 // CrossOriginProtection does not cover them, and a page of another site could
 // otherwise read every message through its visitor's browser. Every browser
-// sends Origin here; a program sends the console's own address.
+// sends Origin here. A program sends the console's own address, or shows a token,
+// which no browser does by itself.
 func (h *Handler) originAllowed(r *http.Request) bool {
 	origin := r.Header.Get("Origin")
+	if origin == "" && r.Header.Get("Sec-Fetch-Site") == "" && strings.HasPrefix(r.Header.Get("Authorization"), "Bearer ") {
+		return true
+	}
 	for _, o := range h.cfg.Origins {
 		if strings.EqualFold(o, origin) {
 			return true
@@ -153,6 +163,10 @@ func (h *Handler) originAllowed(r *http.Request) bool {
 func (h *Handler) Close() {
 	h.mu.Lock()
 	h.closed = true
+	if h.watch != nil {
+		h.watch()
+		h.watch = nil
+	}
 	for t := range h.taps {
 		t.end(ending{websocket.CloseGoingAway, "the console stops"})
 	}
@@ -167,19 +181,37 @@ func (h *Handler) Readers() int {
 	return len(h.taps)
 }
 
-// Revoke ends every connection of a user and returns how many. The reason is
-// shown to the reader.
-func (h *Handler) Revoke(user, reason string) int {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	n := 0
-	for t := range h.taps {
-		if t.user == user {
-			t.end(ending{CloseRevoked, reason})
-			n++
+// recheckOnChange asks for every connection again when rights have changed.
+func (h *Handler) recheckOnChange(ctx context.Context, changed <-chan struct{}) {
+	for {
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return
+		}
+		changed = h.cfg.Changed() // before asking, so that no change is missed
+		h.mu.Lock()
+		all := make([]*tap, 0, len(h.taps))
+		for t := range h.taps {
+			all = append(all, t)
+		}
+		h.mu.Unlock()
+		for _, t := range all {
+			if why, over := t.ask(); over {
+				t.end(why)
+			}
 		}
 	}
-	return n
+}
+
+func (h *Handler) remove(t *tap) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	delete(h.taps, t)
+	if len(h.taps) == 0 && h.watch != nil {
+		h.watch()
+		h.watch = nil
+	}
 }
 
 // Serve upgrades a request and returns; the connection has goroutines of its
@@ -195,9 +227,14 @@ func (h *Handler) Serve(w http.ResponseWriter, r *http.Request) error {
 	if upgrade && !h.originAllowed(r) {
 		return fmt.Errorf("live tap: origin %.200q is not the console's own: %w", r.Header.Get("Origin"), controlbus.ErrDenied)
 	}
+	// Taken before asking, so that a change in between is seen.
+	var changed <-chan struct{}
+	if h.cfg.Changed != nil {
+		changed = h.cfg.Changed()
+	}
 	who := controlbus.LiveReader{Resume: token}
-	if h.cfg.User != nil {
-		who.User = h.cfg.User(r.Context())
+	if who.User, err = h.cfg.Limit(r.Context(), &q); err != nil {
+		return err
 	}
 	sub, err := h.cfg.Source.Subscribe(q, who)
 	if err != nil {
@@ -217,11 +254,21 @@ func (h *Handler) Serve(w http.ResponseWriter, r *http.Request) error {
 	if s, ok := conn.NetConn().(interface{ SetWriteBuffer(int) error }); ok {
 		_ = s.SetWriteBuffer(kernelBuffer)
 	}
-	t := &tap{h: h, conn: conn, sub: sub, user: who.User, query: q}
+	t := &tap{h: h, conn: conn, sub: sub, query: q}
 	t.ctx, t.cancel = context.WithCancelCause(context.WithoutCancel(r.Context()))
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.taps[t] = struct{}{}
+	if h.watch == nil && h.cfg.Changed != nil && !h.closed {
+		var ctx context.Context
+		ctx, h.watch = context.WithCancel(context.Background())
+		h.wg.Go(func() { h.recheckOnChange(ctx, changed) })
+	}
+	select {
+	case <-changed:
+		t.doubted = true
+	default:
+	}
 	h.wg.Add(2)
 	if h.closed {
 		t.end(ending{websocket.CloseGoingAway, "the console stops"})

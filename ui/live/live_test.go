@@ -54,15 +54,27 @@ func (f *fakeTap) Close(comesBack bool) {
 	close(f.closed)
 }
 
-func start(t *testing.T, cfg live.Config) (*fakeTap, *live.Handler, string, string) {
+// everything may be seen by everybody.
+func everything(_ context.Context, q *controlbus.LiveQuery) (string, error) {
+	q.Scope, q.Bodies = controlbus.Everything(), controlbus.Everything()
+	return "", nil
+}
+
+func start(t *testing.T, cfg live.Config, with ...func(*http.Request) *http.Request) (*fakeTap, *live.Handler, string, string) {
 	t.Helper()
 	tap := newFakeTap()
 	cfg.Log = slog.New(slog.DiscardHandler)
 	if cfg.Source == nil {
 		cfg.Source = live.SourceFunc(func(controlbus.LiveQuery, controlbus.LiveReader) (live.Subscription, error) { return tap, nil })
 	}
+	if cfg.Limit == nil {
+		cfg.Limit = everything
+	}
 	h := live.New(cfg)
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		for _, f := range with {
+			r = f(r)
+		}
 		err := h.Serve(w, r)
 		switch {
 		case errors.Is(err, controlbus.ErrDenied):
@@ -144,7 +156,11 @@ func TestForeignOriginIsRefused(t *testing.T) {
 			t.Errorf("own origin with Sec-Fetch-Site %q: got %v, want 403", site, err)
 		}
 	}
+	if _, resp, err := dialWith(t, ws, http.Header{"Authorization": {"Bearer x"}, "Origin": {"https://evil.example"}}); err == nil || resp == nil || resp.StatusCode != http.StatusForbidden {
+		t.Errorf("a foreign origin with a token: got %v, want 403", err)
+	}
 	for _, good := range []http.Header{
+		{"Authorization": {"Bearer x"}},
 		{"Origin": {own}}, {"Origin": {own}, "Sec-Fetch-Site": {"same-origin"}}, {"Origin": {"https://console.example"}}, {"Origin": {"https://console.example"}, "Sec-Fetch-Site": {"same-site"}},
 	} {
 		tap2, _, ws2, own2 := start(t, live.Config{Origins: []string{"https://console.example"}})
@@ -215,46 +231,6 @@ func TestWhoComesBack(t *testing.T) {
 	}
 }
 
-func TestRevokedReadersAreClosedWithAReason(t *testing.T) {
-	t.Parallel()
-	taps := map[string]*fakeTap{"ann": newFakeTap(), "bob": newFakeTap()}
-	type key struct{}
-	h := live.New(live.Config{
-		Log: slog.New(slog.DiscardHandler),
-		Source: live.SourceFunc(func(_ controlbus.LiveQuery, who controlbus.LiveReader) (live.Subscription, error) {
-			return taps[who.User], nil
-		}),
-		User: func(ctx context.Context) string { return ctx.Value(key{}).(string) },
-	})
-	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		_ = h.Serve(w, r.WithContext(context.WithValue(r.Context(), key{}, r.Header.Get("X-User"))))
-	}))
-	t.Cleanup(func() { h.Close(); srv.Close() })
-	conns := map[string]*websocket.Conn{}
-	for user := range taps {
-		c, _, err := dialWith(t, "ws"+strings.TrimPrefix(srv.URL, "http"), http.Header{"Origin": {srv.URL}, "X-User": {user}})
-		if err != nil {
-			t.Fatal(err)
-		}
-		conns[user] = c
-	}
-	if n := h.Revoke("ann", "an administrator has removed your account"); n != 1 {
-		t.Errorf("Revoke ended %d connections, want 1", n)
-	}
-	var closed *websocket.CloseError
-	if _, _, err := conns["ann"].ReadMessage(); !errors.As(err, &closed) || closed.Code != live.CloseRevoked || closed.Text != "an administrator has removed your account" {
-		t.Errorf("got %v, want close 4401 with the reason", err)
-	}
-	wait(t, "the tap of a revoked user stays open", taps["ann"].closed)
-	if taps["ann"].back.Load() {
-		t.Error("a revoked reader is expected back")
-	}
-	taps["bob"].frames <- `{"rows":[]}`
-	if _, _, err := conns["bob"].ReadMessage(); err != nil {
-		t.Errorf("somebody else was cut: %v", err)
-	}
-}
-
 func TestReadersAreCheckedAgain(t *testing.T) {
 	t.Parallel()
 	var mu sync.Mutex
@@ -275,7 +251,7 @@ func TestReadersAreCheckedAgain(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if q := <-asked; !slices.Equal(q.Channels, []string{"orders.*"}) {
+	if q := <-asked; !slices.Equal(q.Channels, []string{"orders.*"}) || !q.Scope.All() {
 		t.Errorf("asked about %+v", q)
 	}
 	set(errors.New("the database is away")) // not yet a reason
@@ -289,6 +265,76 @@ func TestReadersAreCheckedAgain(t *testing.T) {
 	<-asked
 	if _, _, err := c.ReadMessage(); !websocket.IsCloseError(err, live.CloseRevoked) {
 		t.Errorf("got %v, want close 4401", err)
+	}
+	wait(t, "the tap of a revoked reader stays open", tap.closed)
+	if tap.back.Load() {
+		t.Error("a revoked reader is expected back")
+	}
+}
+
+// A change of rights reaches everybody at once, not only when their turn comes,
+// and ends nobody whom it does not concern.
+func TestAChangeOfRightsReachesAll(t *testing.T) {
+	t.Parallel()
+	type key struct{}
+	taps := map[string]*fakeTap{"ann": newFakeTap(), "bob": newFakeTap(), "cid": newFakeTap()}
+	var mu sync.Mutex
+	changed := make(chan struct{})
+	rights := map[string]error{}
+	change := func(user string, err error) {
+		mu.Lock()
+		defer mu.Unlock()
+		rights[user] = err
+		close(changed)
+		changed = make(chan struct{})
+	}
+	_, h, ws, origin := start(t, live.Config{
+		Source: live.SourceFunc(func(_ controlbus.LiveQuery, who controlbus.LiveReader) (live.Subscription, error) {
+			return taps[who.User], nil
+		}),
+		Limit: func(ctx context.Context, _ *controlbus.LiveQuery) (string, error) {
+			return ctx.Value(key{}).(string), nil
+		},
+		Recheck: func(ctx context.Context, _ controlbus.LiveQuery) error {
+			mu.Lock()
+			defer mu.Unlock()
+			return rights[ctx.Value(key{}).(string)]
+		},
+		Changed: func() <-chan struct{} {
+			mu.Lock()
+			defer mu.Unlock()
+			return changed
+		},
+	}, func(r *http.Request) *http.Request {
+		return r.WithContext(context.WithValue(r.Context(), key{}, r.Header.Get("X-User")))
+	})
+	conns := map[string]*websocket.Conn{}
+	for user := range taps {
+		c, _, err := dialWith(t, ws, http.Header{"Origin": {origin}, "X-User": {user}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		conns[user] = c
+	}
+	change("ann", fmt.Errorf("signed out: %w", controlbus.ErrDenied))
+	var closed *websocket.CloseError
+	if _, _, err := conns["ann"].ReadMessage(); !errors.As(err, &closed) || closed.Code != live.CloseRevoked || !strings.Contains(closed.Text, "signed out") {
+		t.Errorf("got %v, want close 4401 with a reason", err)
+	}
+	change("bob", fmt.Errorf("another role: %w", controlbus.ErrConflict))
+	if _, _, err := conns["bob"].ReadMessage(); !websocket.IsCloseError(err, websocket.CloseTryAgainLater) {
+		t.Errorf("got %v, want close 1013", err)
+	}
+	wait(t, "the tap stays open", taps["ann"].closed)
+	wait(t, "the tap stays open", taps["bob"].closed)
+	taps["cid"].frames <- `{"rows":[]}`
+	if _, _, err := conns["cid"].ReadMessage(); err != nil {
+		t.Errorf("somebody else was cut: %v", err)
+	}
+	for deadline := time.Now().Add(5 * time.Second); h.Readers() != 1; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%d readers left, want 1", h.Readers())
+		}
 	}
 }
 
@@ -316,12 +362,11 @@ func TestAPlainRequestIsToldWhyASocketWouldBeRefused(t *testing.T) {
 
 func TestQueries(t *testing.T) {
 	t.Parallel()
-	good, token, err := live.Query(url.Values{"channel": {"a", "", "b.*"}, "env": {"test"}, "broker": {"r"}, "word": {"w"}, "failed": {"1"}, "form": {"event"}, "resume": {"x.1"}})
-	want := controlbus.LiveQuery{Env: "test", Broker: "r", Channels: []string{"a", "b.*"}, Word: "w", Failed: true, Form: controlbus.LiveEvent}
-	if err != nil || token != "x.1" || cmp.Diff(want, good) != "" {
-		t.Errorf("%v, token %q: %s", err, token, cmp.Diff(want, good))
+	good, token, err := live.Query(url.Values{"channel": {"a", "", "b.*"}, "env": {"test"}, "filter": {"w OR x"}, "form": {"event"}, "resume": {"x.1"}})
+	if err != nil || token != "x.1" || good.Env != "test" || good.Filter != "w OR x" || !slices.Equal(good.Channels, []string{"a", "b.*"}) || good.Form != controlbus.LiveEvent {
+		t.Errorf("got %+v, token %q, %v", good, token, err)
 	}
-	for _, bad := range []string{"failed=maybe", "form=xml", "chanel=x", "channel=" + strings.Repeat("x", 501), "resume=" + strings.Repeat("x", 201), strings.Repeat("channel=x&", 51)} {
+	for _, bad := range []string{"word=x", "filter=" + strings.Repeat("x", 5000), "form=xml", "chanel=x", "channel=" + strings.Repeat("x", 501), "resume=" + strings.Repeat("x", 201), strings.Repeat("channel=x&", 51)} {
 		v, err := url.ParseQuery(bad)
 		if err != nil {
 			t.Fatal(err)
@@ -345,6 +390,9 @@ func TestRowsAreHarmless(t *testing.T) {
 	}
 	if strings.ContainsAny(string(b), "<>&") {
 		t.Errorf("markup is not escaped: %s", b)
+	}
+	if b := live.AppendRow(nil, &controlbus.MessageEvent{BodySize: 12}, controlbus.LiveRow); !strings.Contains(string(b), "payload not shown here") {
+		t.Errorf("a payload that may not be read is not told from none: %s", b)
 	}
 	long := &controlbus.MessageEvent{Body: []byte(strings.Repeat("ä", 200))}
 	if b := live.AppendRow(nil, long, controlbus.LiveRow); strings.Contains(string(b), "⟨") {

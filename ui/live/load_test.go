@@ -80,6 +80,7 @@ func serveChild() {
 	h := hub.NewHub(cfg, live.AppendRow, set)
 	sockets := live.New(live.Config{
 		Log:          slog.New(slog.DiscardHandler),
+		Limit:        everything,
 		WriteTimeout: 10 * time.Minute, // who does not read stays, to be measured
 		Source: live.SourceFunc(func(q controlbus.LiveQuery, who controlbus.LiveReader) (live.Subscription, error) {
 			return h.Subscribe(q, who)
@@ -307,6 +308,11 @@ type delays struct {
 	n    atomic.Int64
 }
 
+func (d *delays) add(delay time.Duration) {
+	d.bins[min(max(delay.Milliseconds(), 0), int64(len(d.bins)-1))].Add(1)
+	d.n.Add(1)
+}
+
 var textMark = []byte(`"text":"`)
 
 // note takes the delays of all rows in a frame.
@@ -321,9 +327,7 @@ func (d *delays) note(frame []byte, now time.Time) (rows int) {
 		if err != nil {
 			continue
 		}
-		ms := now.Sub(time.Unix(0, at)).Milliseconds()
-		d.bins[min(max(ms, 0), int64(len(d.bins)-1))].Add(1)
-		d.n.Add(1)
+		d.add(now.Sub(time.Unix(0, at)))
 		rows++
 	}
 }
@@ -385,7 +389,12 @@ func BenchmarkFanOut(b *testing.B) {
 		before := c.stats(b, "")
 		measuring.Store(true)
 		start := time.Now()
-		time.Sleep(10 * time.Second)
+		var late delays // of a timer: what the machine itself adds
+		for time.Since(start) < 10*time.Second {
+			due := time.Now().Add(5 * time.Millisecond)
+			time.Sleep(5 * time.Millisecond)
+			late.add(time.Since(due))
+		}
 		measuring.Store(false)
 		took := time.Since(start).Seconds()
 		after := c.stats(b, "")
@@ -400,6 +409,13 @@ func BenchmarkFanOut(b *testing.B) {
 		b.ReportMetric(d.quantile(.99), "p99-ms")
 		b.ReportMetric((after.CPU-before.CPU)/took, "cores")
 		b.ReportMetric(100*float64(sampled.Load())/float64(max(matched.Load(), 1)), "%sampled")
+		b.Logf("%.0f published/s, %.0f rows/s in %.0f frames/s, p50 %.0f ms, p99 %.0f ms, %.2f cores; a timer of 5 ms was %.0f ms late at p99", float64(after.Published-before.Published)/took,
+			float64(rows.Load())/took, float64(frames.Load())/took, d.quantile(.5), d.quantile(.99), (after.CPU-before.CPU)/took, late.quantile(.99))
+		b.ReportMetric(late.quantile(.99), "late-p99-ms")
+		if late.quantile(.99) > 30 {
+			b.Log("this machine is too busy with other work to tell")
+			return
+		}
 		if p99 := d.quantile(.99); p99 > 250 {
 			b.Errorf("p99 of publish to frame is %.0f ms, want at most 250", p99)
 		}
@@ -416,7 +432,7 @@ func BenchmarkFanOut(b *testing.B) {
 }
 
 func fanOutQuery(i int) url.Values {
-	return url.Values{"channel": {fmt.Sprintf("orders.t%03d", i)}, "failed": {"1"}}
+	return url.Values{"channel": {"orders.*"}, "filter": {fmt.Sprintf("header.x-tenant = 't%03d' AND size > 100 AND op:tap AND failed:true AND broker:rabbit-*", i)}}
 }
 
 // TestSoakSockets holds 10,000 live taps open, of which 1,000 never read while
@@ -489,21 +505,26 @@ func TestSoakSockets(t *testing.T) {
 	c.publish(t, traffic{Rate: 100, Tenants: 100, LoudRate: 450})
 	time.Sleep(20 * time.Second) // the buffers of those who do not read are full after two
 	cpu, at := c.stats(t, "").CPU, time.Now()
-	time.Sleep(20 * time.Second)
+	var late delays
+	for time.Since(at) < 20*time.Second {
+		due := time.Now().Add(5 * time.Millisecond)
+		time.Sleep(5 * time.Millisecond)
+		late.add(time.Since(due))
+	}
 	cpu = (c.stats(t, "").CPU - cpu) / time.Since(at).Seconds()
 	busy := c.stats(t, "?gc")
 	each := func(s stats) float64 { return float64(s.RSS-empty.RSS) / sockets / 1024 }
 	inUse := func(s stats) float64 { return float64(s.Heap+s.Stack-empty.Heap-empty.Stack) / sockets / 1024 }
 	t.Logf("empty: RSS %d MiB; all open and idle: %.1f KiB RSS, %.1f KiB heap and stack each; with traffic: %.1f KiB RSS, %.1f KiB heap and stack each, of which %.1f KiB the shared log; %.2f cores",
 		empty.RSS>>20, each(idle), inUse(idle), each(busy), inUse(busy), float64(busy.LogBytes)/sockets/1024, cpu)
-	t.Logf("healthy readers: %d rows seen by %d of them, p50 %.0f ms, p99 %.0f ms", d.n.Load(), listeners, d.quantile(.5), d.quantile(.99))
+	t.Logf("healthy readers: %d rows seen by %d of them, p50 %.0f ms, p99 %.0f ms; a timer of 5 ms was %.0f ms late at p99", d.n.Load(), listeners, d.quantile(.5), d.quantile(.99), late.quantile(.99))
 	if busy.Readers != sockets {
 		t.Errorf("%d sockets are left, want %d", busy.Readers, sockets)
 	}
 	if got := each(busy) - float64(busy.LogBytes)/sockets/1024; got > 32 {
 		t.Errorf("a socket costs %.1f KiB besides its bounded queue, want at most 32", got)
 	}
-	if lost.Load() > 0 || cut.Load() > 0 || d.quantile(.99) > 250 || d.n.Load() == 0 {
+	if lost.Load() > 0 || cut.Load() > 0 || d.quantile(.99) > 250 && late.quantile(.99) <= 30 || d.n.Load() == 0 {
 		t.Errorf("healthy readers: %d frames tell of loss, %d were cut, p99 %.0f ms, %d rows; want none, none, at most 250 ms, some", lost.Load(), cut.Load(), d.quantile(.99), d.n.Load())
 	}
 	ended.Store(true)

@@ -57,6 +57,9 @@ func preview(e *controlbus.MessageEvent) string {
 		if e.BodyPolicy != controlbus.BodyFull {
 			return "body not kept: " + e.BodyPolicy.String()
 		}
+		if e.BodySize > 0 {
+			return "payload not shown here"
+		}
 		return ""
 	}
 	return component.Visible(string(cutBody(e.Body, previewBytes)))

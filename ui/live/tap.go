@@ -15,10 +15,11 @@ type tap struct {
 	h      *Handler
 	conn   *websocket.Conn
 	sub    Subscription
-	user   string
 	query  controlbus.LiveQuery
 	ctx    context.Context //nolint:containedctx // it ends both goroutines
 	cancel context.CancelCauseFunc
+	// doubted: rights have changed while it was opened.
+	doubted bool
 }
 
 // ending is why a connection ends, as the reader is told.
@@ -74,6 +75,8 @@ func (t *tap) write() {
 	switch {
 	case errors.As(cause, &why), errors.As(err, &why):
 		_ = t.conn.WriteControl(websocket.CloseMessage, websocket.FormatCloseMessage(why.code, why.reason), time.Now().Add(closeTimeout))
+	case t.ctx.Err() == nil && errors.Is(err, controlbus.ErrDenied):
+		_ = t.conn.WriteControl(websocket.CloseMessage, websocket.FormatCloseMessage(CloseRevoked, revokedReason), time.Now().Add(closeTimeout))
 	case t.ctx.Err() == nil && errors.Is(err, controlbus.ErrUnavailable):
 		_ = t.conn.WriteControl(websocket.CloseMessage, websocket.FormatCloseMessage(websocket.CloseGoingAway, "the console stops"), time.Now().Add(closeTimeout))
 	case t.ctx.Err() == nil && errors.Is(err, controlbus.ErrNotFound):
@@ -82,15 +85,18 @@ func (t *tap) write() {
 	_ = t.conn.Close() // ends the reader
 	t.cancel(nil)
 	t.sub.Close(!errors.Is(cause, errLeft) && why.code != CloseRevoked)
-	t.h.mu.Lock()
-	delete(t.h.taps, t)
-	t.h.mu.Unlock()
+	t.h.remove(t)
 }
 
 func (t *tap) pump() error {
 	now := time.Now()
 	nextPing, lastFrame, checked := now.Add(pingEvery), now, now
 	nextCheck := now.Add(t.h.cfg.RecheckEvery)
+	if t.doubted {
+		if why, over := t.ask(); over {
+			return why
+		}
+	}
 	for {
 		until := nextPing
 		if at := lastFrame.Add(idleEvery); at.Before(until) {
@@ -138,18 +144,38 @@ func (t *tap) pump() error {
 // recheck asks whether the reader still may. Who cannot be asked for is given a
 // minute.
 func (t *tap) recheck(now time.Time, checked, next *time.Time) error {
-	ctx, cancel := context.WithTimeout(t.ctx, 5*time.Second)
-	err := t.h.cfg.Recheck(ctx, t.query)
-	cancel()
+	why, over := t.ask()
 	switch {
-	case err == nil:
+	case over:
+		return why
+	case why.reason == "":
 		*checked, *next = now, now.Add(t.h.cfg.RecheckEvery)
-	case errors.Is(err, controlbus.ErrDenied):
-		return ending{CloseRevoked, "your access to this tap has ended"}
 	case now.Sub(*checked) >= recheckMost:
-		return ending{websocket.CloseTryAgainLater, "nobody can say whether you still may; try again"}
+		return why
 	default:
 		*next = now.Add(min(t.h.cfg.RecheckEvery, 10*time.Second))
 	}
 	return nil
+}
+
+const revokedReason = "you may not watch this any more: you have signed out, or an administrator has taken the right back"
+
+// ask says whether the tap is over. Where nobody can say, it is not, and there
+// is a reason all the same.
+func (t *tap) ask() (why ending, over bool) {
+	if t.h.cfg.Recheck == nil {
+		return ending{}, false
+	}
+	ctx, cancel := context.WithTimeout(t.ctx, 5*time.Second)
+	defer cancel()
+	err := t.h.cfg.Recheck(ctx, t.query)
+	switch {
+	case err == nil || t.ctx.Err() != nil:
+		return ending{}, false
+	case errors.Is(err, controlbus.ErrDenied):
+		return ending{CloseRevoked, revokedReason}, true
+	case errors.Is(err, controlbus.ErrConflict):
+		return ending{websocket.CloseTryAgainLater, "your rights have changed; open the tap again"}, true
+	}
+	return ending{websocket.CloseTryAgainLater, "nobody can say whether you still may; try again"}, false
 }

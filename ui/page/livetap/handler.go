@@ -12,6 +12,7 @@ import (
 
 	"github.com/signalbox-dev/signalbox/controlbus"
 	"github.com/signalbox-dev/signalbox/controlbus/access"
+	"github.com/signalbox-dev/signalbox/controlbus/filter"
 	"github.com/signalbox-dev/signalbox/storage"
 	"github.com/signalbox-dev/signalbox/ui/component"
 	"github.com/signalbox-dev/signalbox/ui/live"
@@ -45,21 +46,6 @@ const (
 	newest    = 50  // messages of the store, for readers without script
 )
 
-type view struct {
-	Reads, Wrong string
-	Socket       string
-	SearchURL    string
-	AgainURL     string
-	Patterns     []pattern
-	Kept         []component.Pair // of the form that adds a pattern
-	Offers       []string
-	Rows         []messages.Row
-	Down         string
-}
-
-// pattern is one of the channels looked at, with the page without it.
-type pattern struct{ Text, WithoutURL string }
-
 func (p *Pages) show(w http.ResponseWriter, r *http.Request) error {
 	v, err := p.site.Begin(r)
 	if err != nil {
@@ -71,7 +57,7 @@ func (p *Pages) show(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	m := view{AgainURL: v.With(), Kept: v.Kept("q")}
+	m := view{AgainURL: v.With(), Kept: v.Kept("q"), SearchURL: v.URL("/messages", "q", together(patterns, v.Query))}
 	for i, text := range patterns {
 		form := url.Values{}
 		for k, vals := range v.Form {
@@ -81,44 +67,19 @@ func (p *Pages) show(w http.ResponseWriter, r *http.Request) error {
 		m.Patterns = append(m.Patterns, pattern{component.Visible(text), "/live?" + form.Encode()})
 		m.Kept = append(m.Kept, component.Pair{Name: "channel", Value: text})
 	}
-	search := v.Query
-	if len(patterns) == 1 && !strings.Contains(search, "channel:") {
-		search = strings.TrimSpace("channel:" + quote(patterns[0]) + " " + search)
-	}
-	m.SearchURL = v.URL("/messages", "q", search)
-	q := storage.MessageQuery{Range: v.Range, Env: v.Env, Limit: newest, Snippets: true}
-	m.Reads, err = messages.Parse(v.Query, &q)
+	f, err := filter.Parse(v.Query, v.Now)
 	if err != nil {
-		m.Wrong = component.Visible(err.Error())
-	} else if extra := unsupported(q); extra != "" {
-		m.Wrong = "A live tap looks at channel, broker, words and failed. It cannot look at " + extra + "; the search can."
+		m.Wrong = wrongAt(v.Query, err, func(text string) string { return v.With("q", text) })
 	} else {
-		s := url.Values{"channel": patterns}
-		set := func(k, val string) {
-			if val != "" {
-				s.Set(k, val)
-			}
+		if !f.Empty() {
+			m.Reads = component.Visible(f.Explain())
 		}
-		set("env", v.Env)
-		set("broker", q.Broker)
-		set("word", q.BodyWord)
-		if q.Channel != "" {
-			s["channel"] = append(slices.Clone(patterns), q.Channel)
-		}
-		if q.FailedOnly {
-			s.Set("failed", "1")
+		s := url.Values{"channel": patterns, "filter": {v.Query}}
+		if v.Env != "" {
+			s.Set("env", v.Env)
 		}
 		m.Socket = live.Path + "?" + s.Encode()
-		if len(patterns) == 1 && q.Channel == "" {
-			q.Channel = patterns[0]
-		}
-		found, err := v.Answered(p.store.Messages(ctx, q))
-		if err != nil {
-			m.Down = component.Visible(err.Error())
-		}
-		for i := range found.Messages {
-			m.Rows = append(m.Rows, messages.MakeRow(v, &found.Messages[i], q.BodyWord))
-		}
+		m.Rows, m.Down = p.stored(ctx, v, patterns, f)
 	}
 	m.Offers = p.offers(ctx, v)
 	kept := v.Kept()
@@ -126,9 +87,33 @@ func (p *Pages) show(w http.ResponseWriter, r *http.Request) error {
 		kept = append(kept, component.Pair{Name: "channel", Value: text})
 	}
 	return v.Render(w, page.Options{Title: "Live tap", Area: "live", Filter: &component.FilterView{
-		Action: "/live", Label: "Filter what is shown", Value: v.Query, Kept: kept, Coded: true, Wrong: m.Wrong != "",
-		Hint: "channel:orders.* broker:rabbit-eu1 failed timeout", Suggestions: messages.Suggestions(),
+		Action: "/live", Label: "Filter what is shown", Value: v.Query, Kept: kept, Coded: true, Wrong: m.Wrong != nil,
+		Hint: "timeout attempts > 3 header.x-tenant:acme", Suggestions: messages.Suggestions(),
 	}}, Live(m))
+}
+
+// stored are the newest messages of the store that fit, for readers without script.
+func (p *Pages) stored(ctx context.Context, v *page.View, patterns []string, f *filter.Filter) (rows []messages.Row, down string) {
+	q := storage.MessageQuery{Range: v.Range, Env: v.Env, Limit: 4 * newest, Snippets: true}
+	if len(patterns) == 1 {
+		q.Channel = patterns[0]
+	}
+	found, err := v.Answered(p.store.Messages(ctx, q))
+	if err != nil {
+		return nil, component.Visible(err.Error())
+	}
+	for i := range found.Messages {
+		m := &found.Messages[i]
+		fits := len(patterns) == 0 || slices.ContainsFunc(patterns, func(c string) bool { return controlbus.MatchPattern(c, m.Destination) })
+		ev := m.MessageEvent
+		if len(ev.Body) == 0 {
+			ev.Body = []byte(m.Snippet)
+		}
+		if fits && f.Match(&ev) && len(rows) < newest {
+			rows = append(rows, messages.MakeRow(v, m, ""))
+		}
+	}
+	return rows, ""
 }
 
 // offers are names of channels. That there are none is no reason to fail.
@@ -158,28 +143,4 @@ func readPatterns(given []string) ([]string, error) {
 		}
 	}
 	return out, nil
-}
-
-// quote makes a name one term of the filter.
-func quote(name string) string {
-	if strings.ContainsAny(name, " \t") && !strings.Contains(name, `"`) {
-		return `"` + name + `"`
-	}
-	return name
-}
-
-func unsupported(q storage.MessageQuery) string {
-	var out []string
-	note := func(has bool, name string) {
-		if has {
-			out = append(out, name)
-		}
-	}
-	note(q.MessageID != "" || q.UID != "", "ids")
-	note(q.CorrelationID != "", "correlation")
-	note(q.TraceID != "", "trace")
-	note(q.HeaderName != "", "headers")
-	note(q.Service != "", "service")
-	note(q.System != "", "system")
-	return strings.Join(out, ", ")
 }
