@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/signalbox-dev/signalbox/controlbus"
+	"github.com/signalbox-dev/signalbox/controlbus/filter"
 )
 
 // TimeRange is half open: From <= t < To. Every read has one.
@@ -45,6 +46,10 @@ type MessageQuery struct {
 	BodyWord      string // substring of the body, case-insensitive for ASCII
 	FailedOnly    bool
 
+	// Filter must match too; nil matches everything. What it pins by an AND at
+	// its top (an id, a time) is answered from indexes like the fields above.
+	Filter *filter.Filter
+
 	Snippets bool // fill Message.Snippet with the start of each body found
 
 	Order  Order
@@ -52,10 +57,33 @@ type MessageQuery struct {
 	Cursor string // from MessagePage.Next, opaque
 }
 
+// Resolve moves what the filter pins by an AND at its top into the fields that
+// are free, so that both ways of asking take the same quick way. The filter
+// keeps the rest.
+func (q MessageQuery) Resolve() MessageQuery {
+	q.Filter = q.Filter.Take(func(field, value string) bool {
+		to := map[string]*string{
+			"env": &q.Env, "system": &q.System, "broker": &q.Broker, "channel": &q.Channel, "service": &q.Service,
+			"id": &q.MessageID, "correlation": &q.CorrelationID, "trace": &q.TraceID, "uid": &q.UID,
+		}[field]
+		switch {
+		case field == "failed":
+			q.FailedOnly = true
+			return true
+		case to == nil || *to != "" && *to != value:
+			return false
+		}
+		*to = value
+		return true
+	})
+	return q
+}
+
 // Summed says that Histogram answers q from sums that are kept at hand, at
 // little cost: it names only what they are kept by.
 func (q MessageQuery) Summed() bool {
-	return q.MessageID == "" && q.CorrelationID == "" && q.TraceID == "" && q.UID == "" &&
+	q = q.Resolve()
+	return q.Filter.Empty() && q.MessageID == "" && q.CorrelationID == "" && q.TraceID == "" && q.UID == "" &&
 		q.HeaderName == "" && q.BodyWord == ""
 }
 
@@ -65,7 +93,7 @@ type Message struct {
 	StoredAt time.Time
 	// Key of the conversation: hex of the correlation key, zero when none.
 	Correlation controlbus.ID
-	Snippet     string // start of the body, where the query asked for snippets or a word of the body
+	Snippet     string // start of the body, where the query asked for snippets or looked into bodies
 }
 
 // MessageDetail is a stored message event with its body.
@@ -112,7 +140,10 @@ type Histogram struct {
 	// Counted is what of the range was counted: all of it, unless
 	// Scan.Stopped says otherwise.
 	Counted TimeRange
-	Scan    Scan
+	// AtMost says that the counts may be a little high: they take in messages
+	// whose JSON body only Filter.Match could judge.
+	AtMost bool
+	Scan   Scan
 }
 
 // Bar is one step of a histogram.

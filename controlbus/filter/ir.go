@@ -1,6 +1,7 @@
 package filter
 
 import (
+	"encoding/hex"
 	"slices"
 	"strconv"
 	"strings"
@@ -149,60 +150,80 @@ func (f *Filter) top() []*node {
 	return []*node{f.root}
 }
 
-// Pins are the values that every match must have: what an index can answer.
-type Pins struct {
-	MessageID, CorrelationID string
-	TraceID, UID             []byte // 16 bytes, or nil
-	From, To                 int64  // of the time in Unix nanoseconds, From <= t < To; 0 open
+// Take offers each value that all matches must have, an equality by an AND at
+// the top, to take: the field's name, and the value as text. A channel's value
+// may be a pattern with *; of failed only true is offered. What take accepts is
+// left out of the filter that Take returns.
+func (f *Filter) Take(take func(field, value string) bool) *Filter {
+	var rest []*node
+	for _, n := range f.top() {
+		if v, ok := n.pinned(); !ok || !take(n.field.Name, v) {
+			rest = append(rest, n)
+		}
+	}
+	switch {
+	case len(rest) == len(f.top()):
+		return f
+	case len(rest) == 0:
+		return nil
+	case len(rest) == 1:
+		return newFilter(rest[0])
+	}
+	return newFilter(&node{op: opAnd, kids: rest})
 }
 
-// Pins finds what the filter fixes by an AND at its top.
-func (f *Filter) Pins() Pins {
-	var p Pins
-	for _, n := range f.top() {
-		if n.op <= opNot || n.field.column == "" {
-			continue
-		}
-		if n.op == opEq {
-			switch n.field.Name {
-			case "id":
-				p.MessageID = n.vals[0].text
-			case "correlation":
-				p.CorrelationID = n.vals[0].text
-			case "trace":
-				p.TraceID = []byte(n.vals[0].text)
-			case "uid":
-				p.UID = []byte(n.vals[0].text)
+func (n *node) pinned() (string, bool) {
+	switch {
+	case n.op == opWild && n.field.Name == "channel":
+		for _, p := range n.vals[0].parts {
+			if strings.Contains(p, "*") {
+				return "", false
 			}
 		}
-		if n.field.Name == "time" {
-			p.bound(n)
-		}
+		return strings.Join(n.vals[0].parts, "*"), true
+	case n.op != opEq:
+		return "", false
 	}
-	return p
+	switch v := &n.vals[0]; n.field.Type {
+	case Text:
+		return v.text, n.field.Name != "channel" || !strings.Contains(v.text, "*")
+	case Hex:
+		return hex.EncodeToString([]byte(v.text)), true
+	case Bool:
+		return "true", n.field.Name == "failed" && v.int() == 1
+	}
+	return "", false
 }
 
-func (p *Pins) bound(n *node) {
-	from := func(t int64) { p.From = max(p.From, t) }
-	to := func(t int64) {
-		if p.To == 0 || t < p.To {
-			p.To = t
+// Bounds are the times that all matches are within, in Unix nanoseconds:
+// from <= t < to, 0 where it is open.
+func (f *Filter) Bounds() (from, to int64) {
+	for _, n := range f.top() {
+		if n.op <= opNot || n.field.Name != "time" {
+			continue
+		}
+		low := func(t int64) { from = max(from, t) }
+		high := func(t int64) {
+			if to == 0 || t < to {
+				to = t
+			}
+		}
+		switch t := n.vals; n.op {
+		case opEq:
+			low(t[0].int())
+			high(t[0].int() + 1)
+		case opGt:
+			low(t[0].int() + 1)
+		case opGe:
+			low(t[0].int())
+		case opLt:
+			high(t[0].int())
+		case opLe:
+			high(t[0].int() + 1)
+		case opBetween:
+			low(t[0].int())
+			high(t[1].int() + 1)
 		}
 	}
-	switch t := n.vals; n.op {
-	case opEq:
-		from(t[0].int())
-		to(t[0].int() + 1)
-	case opGt:
-		from(t[0].int() + 1)
-	case opGe:
-		from(t[0].int())
-	case opLt:
-		to(t[0].int())
-	case opLe:
-		to(t[0].int() + 1)
-	case opBetween:
-		from(t[0].int())
-		to(t[1].int() + 1)
-	}
+	return from, to
 }

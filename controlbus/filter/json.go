@@ -17,18 +17,19 @@ type jsonValue struct {
 }
 
 // find follows a path into JSON text and stops there: what comes behind is not
-// looked at, nor whether it is JSON. Of keys that repeat, the first counts.
+// looked at, nor whether it is JSON. Of keys that repeat, the first counts. A
+// byte order mark is passed over.
 func find(s string, path []step) jsonValue {
 	if len(s) > jsonBytes {
 		s = s[:jsonBytes]
 	}
-	j := jsonReader{s: s}
+	j := jsonReader{s: strings.TrimPrefix(s, "\ufeff")}
 	for i := range path {
 		if !j.into(&path[i]) {
 			return jsonValue{}
 		}
 	}
-	return j.value()
+	return j.value(len(s) == jsonBytes)
 }
 
 type jsonReader struct {
@@ -159,7 +160,7 @@ func (j *jsonReader) bare() string {
 	return j.s[start:j.pos]
 }
 
-func (j *jsonReader) value() jsonValue {
+func (j *jsonReader) value(cut bool) jsonValue {
 	switch j.space() {
 	case 0:
 		return jsonValue{}
@@ -177,7 +178,7 @@ func (j *jsonReader) value() jsonValue {
 	}
 	text := j.bare()
 	// The budget may have cut a number in two.
-	if j.pos >= len(j.s) && len(j.s) == jsonBytes {
+	if j.pos >= len(j.s) && cut {
 		return jsonValue{}
 	}
 	if text == "true" || text == "false" || isNumber(text) {

@@ -32,6 +32,9 @@ type SQL struct {
 	Exact bool
 }
 
+// Empty says that there is no condition.
+func (s *SQL) Empty() bool { return len(s.Conditions) == 0 }
+
 // SQLOptions say what the store has.
 type SQLOptions struct {
 	Prefix string // of parameter names
@@ -133,6 +136,9 @@ func (g *generator) join(n *node, upper bool, node func(*node, bool) string, lea
 func (g *generator) bodies(n *node, upper bool) string {
 	if n.ofNothing() {
 		not := &node{op: opNot, kids: []*node{n}}
+		if n.op == opNot {
+			not = n.kids[0]
+		}
 		return "NOT " + g.opt.Bodies(g.body(not, !upper), g.sql.Shared)
 	}
 	return g.opt.Bodies(g.body(n, upper), g.sql.Shared)
@@ -276,10 +282,13 @@ func (g *generator) float(f float64) string {
 
 // numbers compares an integer column.
 func (g *generator) numbers(n *node) string {
-	x := "(" + n.field.column + ")"
+	x := n.field.column
+	if strings.Contains(x, " ") {
+		x = "(" + x + ")"
+	}
 	one := func(sign string, v *value) string {
 		if v.kind == kindFloat {
-			return "toFloat64" + x + " " + sign + " " + g.float(v.f)
+			return "toFloat64(" + x + ") " + sign + " " + g.float(v.f)
 		}
 		return x + " " + sign + " " + g.bind("Int64", v.int())
 	}

@@ -299,3 +299,7 @@ func wildSQL(parts []string) string {
 	b.WriteString(`$`)
 	return b.String()
 }
+
+// Wildcard is the RE2 expression for a pattern as controlbus.MatchPattern has
+// it, bytes that are no characters included: LIKE does not match those.
+func Wildcard(pattern string) string { return wildSQL(strings.Split(pattern, "*")) }

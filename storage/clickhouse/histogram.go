@@ -39,6 +39,7 @@ func (s *Store) histogram(ctx context.Context, q storage.MessageQuery, step time
 	if step < shortest || sr.whole.empty() {
 		return storage.Histogram{}, fmt.Errorf("%w: histogram of %v in steps of %v: want a range, and steps of at least %v", controlbus.ErrInvalid, q.Range.Duration(), step, shortest)
 	}
+	q = sr.q
 	c := &counter{search: sr, q: q}
 	rolled := int64(0) // step of the roll-up that serves it, in nanoseconds
 	if q.Summed() && step%rawStep == 0 {
@@ -204,15 +205,13 @@ func (c *counter) fromMessages(ctx context.Context) (storage.StopReason, error) 
 	if c.q.Order == storage.OldestFirst {
 		c.counted = nanoRange{from: asked.from, to: asked.from}
 	}
-	if c.lookup {
-		if err := c.narrow(ctx); timedOut(err) {
-			return storage.StopDeadline, nil
-		} else if err != nil {
-			return "", err
-		}
+	if err := c.narrow(ctx); timedOut(err) {
+		return storage.StopDeadline, nil
+	} else if err != nil {
+		return "", err
 	}
 	slice := firstSlice
-	if c.q.BodyWord != "" {
+	if c.bodies {
 		slice = bodySlice
 	}
 	for rest := c.whole; !rest.empty(); {
@@ -246,8 +245,8 @@ func (c *counter) fromMessages(ctx context.Context) (storage.StopReason, error) 
 func (c *counter) result(stopped storage.StopReason, took time.Duration) storage.Histogram {
 	h := storage.Histogram{
 		Step: time.Duration(c.width), Bars: c.bars,
-		Counted: storage.TimeRange{From: instant(c.counted.from), To: instant(c.counted.to)},
-		Scan:    storage.Scan{Rows: c.n.rows.Load(), Bytes: c.n.bytes.Load(), Elapsed: took, Range: c.q.Range, Stopped: stopped},
+		Counted: storage.TimeRange{From: instant(c.counted.from), To: instant(c.counted.to)}, AtMost: !c.filter.Exact,
+		Scan: storage.Scan{Rows: c.n.rows.Load(), Bytes: c.n.bytes.Load(), Elapsed: took, Range: c.q.Range, Stopped: stopped},
 	}
 	h.Scan.Reached = h.Counted.From
 	if c.q.Order == storage.OldestFirst {

@@ -10,10 +10,12 @@ import (
 	"strings"
 	"testing"
 	"testing/fstest"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/signalbox-dev/signalbox/controlbus"
+	"github.com/signalbox-dev/signalbox/controlbus/filter"
 	"github.com/signalbox-dev/signalbox/storage"
 )
 
@@ -162,8 +164,41 @@ func TestSearchTextDependsOnShapeOnly(t *testing.T) {
 			return storage.MessageQuery{MessageID: v, CorrelationID: v, UID: controlbus.HashID(v).String(), TraceID: controlbus.HashID(v).String()}
 		},
 	}
+	parsed := func(text string, values ...any) *filter.Filter {
+		f, err := filter.Parse(fmt.Sprintf(text, values...), time.Date(2026, 7, 23, 12, 0, 0, 0, time.UTC))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return f
+	}
+	// A filter that pins a field makes the same text as the field.
+	shapes["filter_channel"] = func(v string) storage.MessageQuery {
+		return storage.MessageQuery{Filter: parsed("channel:%[1]s env:%[1]s failed:true", filter.Quote(v))}
+	}
+	shapes["filter_ids"] = func(v string) storage.MessageQuery {
+		return storage.MessageQuery{Filter: parsed("id:%[1]s correlation:%[1]s uid:%[2]s trace:%[2]s", filter.Quote(v), controlbus.HashID(v))}
+	}
+	shapes["filter_pattern"] = func(v string) storage.MessageQuery {
+		return storage.MessageQuery{Filter: parsed("channel:%s*", filter.Quote(v))}
+	}
+	shapes["filter"] = func(v string) storage.MessageQuery {
+		return storage.MessageQuery{Channel: v, Filter: parsed("(attempts > %d OR size >= 100kb) NOT header.x-tenant = %[2]s time > now-%[1]dm key:%[2]s* error ~ 'a%[1]d' latency IN (1s, %[1]dms)", len(v), filter.Quote(v))}
+	}
+	shapes["filter_body"] = func(v string) storage.MessageQuery {
+		return storage.MessageQuery{Filter: parsed("body:*%[1]s* NOT body = %[1]s (timeout OR group:%[1]s) broker IN (%[1]s, b) id:%[1]s", filter.Quote(v))}
+	}
+	shapes["filter_path"] = func(v string) storage.MessageQuery {
+		return storage.MessageQuery{Filter: parsed(`body."%[1]s"[%[2]d] > %[2]d NOT body.x = '%[3]s'`, v, len(v), strings.ReplaceAll(v, "'", "''"))}
+	}
+	same := map[string]string{"filter_channel": "channel", "filter_ids": "ids", "filter_pattern": "pattern"}
 	for name, shape := range shapes {
 		plain := text(shape("orders"), false)
+		if as, ok := same[name]; ok {
+			if diff := cmp.Diff(text(shapes[as]("orders"), false), plain); diff != "" {
+				t.Errorf("%s is not like %s: -want +got\n%s", name, as, diff)
+			}
+			name = as
+		}
 		golden(t, "search_"+name+".sql", plain)
 		for _, v := range []string{"'; DROP TABLE messages; --", "{x:String}", `\`, "@db.x", "%"} {
 			if got := text(shape(v), false); got != plain {

@@ -3,6 +3,7 @@ package clickhouse
 import (
 	"context"
 	"encoding/json"
+	"maps"
 	"net/http"
 	"strconv"
 	"sync/atomic"
@@ -81,6 +82,7 @@ func (s *Store) run(ctx context.Context, n *scanned, q *selection, settings driv
 	if s.cfg.QueryMemory > 0 {
 		settings["max_memory_usage"] = s.cfg.QueryMemory
 	}
+	maps.Copy(settings, q.settings)
 	ctx = driver.Context(context.WithValue(ctx, scannedKey{}, n), driver.WithSettings(settings))
 	text, args, err := q.limitedTo(ctx)
 	if err != nil {

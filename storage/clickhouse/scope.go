@@ -8,6 +8,7 @@ import (
 	driver "github.com/ClickHouse/clickhouse-go/v2"
 
 	"github.com/signalbox-dev/signalbox/controlbus"
+	"github.com/signalbox-dev/signalbox/controlbus/filter"
 )
 
 // A context may carry a controlbus.Scope: the channels and environments that its
@@ -79,7 +80,7 @@ func (m scopeMark) condition(scope controlbus.Scope, bring bool) (string, []any)
 				case column == "" || pattern == "*":
 					return
 				case strings.Contains(pattern, "*"):
-					parts, args = append(parts, column+" LIKE {"+param+":String}"), append(args, driver.Named(param, likePattern(pattern)))
+					parts, args = append(parts, "match("+column+", {"+param+":String})"), append(args, driver.Named(param, filter.Wildcard(pattern)))
 				default:
 					parts, args = append(parts, column+" = {"+param+":String}"), append(args, driver.Named(param, pattern))
 				}

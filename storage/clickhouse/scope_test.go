@@ -43,7 +43,7 @@ func TestTheTextOfAScopeHoldsNoValue(t *testing.T) {
 		t.Errorf("got\n%s\nwant\n%s", got, plain)
 	}
 	const want = "SELECT 1 FROM x WHERE\n    ts > 1\n" +
-		"    AND ((env = {scope_0_0_env:String} AND destination LIKE {scope_0_0_channel:String}) OR (destination LIKE {scope_0_1_channel:String}))\n" +
+		"    AND ((env = {scope_0_0_env:String} AND match(destination, {scope_0_0_channel:String})) OR (match(destination, {scope_0_1_channel:String})))\n" +
 		"    AND ((env = {scope_1_0_env:String}))\nLIMIT 1"
 	if plain != want {
 		t.Errorf("got\n%s\nwant\n%s", plain, want)

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/signalbox-dev/signalbox/controlbus"
+	"github.com/signalbox-dev/signalbox/controlbus/filter"
 	"github.com/signalbox-dev/signalbox/storage"
 )
 
@@ -78,7 +79,7 @@ func (s *Store) messages(ctx context.Context, q storage.MessageQuery) (storage.M
 	page.Scan.Stopped = stopped
 	page.Scan.Rows, page.Scan.Bytes = sr.n.rows.Load(), sr.n.bytes.Load()
 	page.Messages = sr.found
-	if err == nil && (q.Snippets || q.BodyWord != "") {
+	if err == nil && (q.Snippets || sr.bodies) {
 		// A page without snippets is better than none: the time was spent on
 		// finding the messages.
 		if err = sr.snippets(ctx, sr.found); timedOut(err) {
@@ -111,10 +112,13 @@ type search struct {
 	seen  map[controlbus.ID]bool
 
 	uid, trace, correlation []byte
+	filter                  filter.SQL
+	bodies                  bool // conditions look into bodies
 	lookup                  bool // by an id that an index answers: no slices
 }
 
 func (s *Store) newSearch(q storage.MessageQuery) (*search, error) {
+	q = q.Resolve()
 	sr := &search{s: s, q: q, limit: q.Limit, whole: nanos(q.Range), seen: make(map[controlbus.ID]bool)}
 	switch {
 	case sr.limit <= 0:
@@ -139,7 +143,9 @@ func (s *Store) newSearch(q storage.MessageQuery) (*search, error) {
 		key := controlbus.CorrelationKey(q.CorrelationID)
 		sr.correlation = key[:]
 	}
+	sr.bodies = q.BodyWord != "" || q.Filter.NeedsBody()
 	sr.lookup = sr.uid != nil || sr.trace != nil || sr.correlation != nil || q.MessageID != ""
+	sr.filter = sr.filterSQL()
 	if q.Order == storage.NewestFirst {
 		sr.at = cursor{order: q.Order, ts: sr.whole.to}
 	} else {
@@ -181,16 +187,14 @@ func (sr *search) end() int64 {
 }
 
 func (sr *search) run(ctx context.Context) (storage.StopReason, error) {
-	if sr.lookup {
-		if err := sr.narrow(ctx); err != nil {
-			if timedOut(err) {
-				return storage.StopDeadline, nil
-			}
-			return "", err
+	if err := sr.narrow(ctx); err != nil {
+		if timedOut(err) {
+			return storage.StopDeadline, nil
 		}
+		return "", err
 	}
 	slice := firstSlice
-	if sr.q.BodyWord != "" {
+	if sr.bodies {
 		slice = bodySlice
 	}
 	rest := sr.whole
@@ -251,8 +255,15 @@ func (sr *search) cut(rest nanoRange, slice time.Duration) nanoRange {
 	return nanoRange{from: rest.from, to: min(to, rest.to)}
 }
 
-// narrow asks the index of ids for the time an id was seen in.
+// narrow bounds the walk by the filter's times, and by the time an id was seen
+// in, which the index of ids knows.
 func (sr *search) narrow(ctx context.Context) error {
+	if from, to := sr.q.Filter.Bounds(); from != 0 || to != 0 {
+		sr.whole.from = max(sr.whole.from, from)
+		if to != 0 {
+			sr.whole.to = min(sr.whole.to, to)
+		}
+	}
 	for _, id := range [][]byte{sr.trace, sr.correlation} {
 		if id == nil {
 			continue
@@ -286,27 +297,51 @@ func (s *Store) idRange(ctx context.Context, n *scanned, ids [][16]byte) (nanoRa
 func (sr *search) look(ctx context.Context, part nanoRange) (full bool, err error) {
 	for {
 		want := sr.limit - len(sr.found)
-		q := sr.selection(part, want)
-		rows, err := collect[messageRow](ctx, sr.s, &sr.n, q)
+		if !sr.filter.Exact {
+			want = max(want, candidates)
+		}
+		rows, err := collect[messageRow](ctx, sr.s, &sr.n, sr.selection(part, want))
 		if err != nil {
 			return false, err
 		}
+		list := make([]storage.Message, len(rows))
 		for i := range rows {
-			m := rows[i].message()
-			sr.at = cursor{order: sr.q.Order, ts: m.Time, uid: m.UID}
-			// Two agents that tap one channel store the same event twice.
-			if !sr.seen[m.UID] {
-				sr.seen[m.UID] = true
-				sr.found = append(sr.found, m)
-			}
+			list[i] = rows[i].message()
 		}
-		switch {
-		case len(sr.found) >= sr.limit:
-			return true, nil
-		case len(rows) < want:
+		for rest := list; len(rest) > 0; {
+			n := len(rest)
+			if !sr.filter.Exact {
+				if n, err = sr.judge(ctx, rest); err != nil {
+					return false, err
+				}
+			}
+			if sr.take(rest[:n]) {
+				return true, nil
+			}
+			rest = rest[n:]
+		}
+		if len(rows) < want {
 			return false, nil
 		}
 	}
+}
+
+// take adds what has been looked at to the page until that is full.
+func (sr *search) take(list []storage.Message) (full bool) {
+	for i := range list {
+		m := &list[i]
+		sr.at = cursor{order: sr.q.Order, ts: m.Time, uid: m.UID}
+		// Two agents that tap one channel store the same event twice.
+		if sr.seen[m.UID] || !sr.filter.Exact && !sr.q.Filter.Match(&m.MessageEvent) {
+			continue
+		}
+		sr.seen[m.UID] = true
+		m.Body = nil
+		if sr.found = append(sr.found, *m); len(sr.found) >= sr.limit {
+			return true
+		}
+	}
+	return false
 }
 
 // selection is the query for at most limit rows of a slice, behind the cursor.
@@ -338,16 +373,7 @@ func (sr *search) where(q *selection, body bool) {
 	q.equal("broker", "broker", f.Broker)
 	q.channel("destination", f.Channel)
 	q.equal("service", "service", f.Service)
-	q.equal("message_id", "message_id", f.MessageID)
-	if sr.correlation != nil {
-		q.fixed("correlation", "correlation", sr.correlation)
-	}
-	if sr.trace != nil {
-		q.fixed("trace_id", "trace", sr.trace)
-	}
-	if sr.uid != nil {
-		q.fixed("uid", "uid", sr.uid)
-	}
+	sr.ids(q)
 	switch {
 	case f.HeaderName != "" && f.HeaderValue != "":
 		// The first condition is for the index, the second is exact.
@@ -367,22 +393,47 @@ func (sr *search) where(q *selection, body bool) {
 		q.where("outcome != 'ok'")
 	}
 	if f.BodyWord != "" && body {
-		sub := newSelection(sr.s.sql("uid IN (SELECT uid FROM @db.bodies WHERE"))
-		// The range's arguments are those of the query around this one.
-		sub.between("ts", nanoRange{}, true)
-		sub.equal("env", "env", f.Env)
-		sub.equal("system", "system", f.System)
-		sub.equal("broker", "broker", f.Broker)
-		sub.channel("destination", f.Channel)
-		sub.where("positionCaseInsensitive(body, {word:String}) > 0)")
-		q.where(sub.String())
+		q.where(sr.inBodies("positionCaseInsensitive(body, {word:String}) > 0", nil))
 		q.bind("word", f.BodyWord)
+	}
+	for _, cond := range sr.filter.Conditions {
+		q.where(cond)
+	}
+	for _, p := range sr.filter.Params {
+		q.bind(p.Name, p.Value)
+	}
+	if !sr.filter.Empty() {
+		// Numbers in texts are read as Match reads them.
+		q.set("precise_float_parsing", 1)
+	}
+}
+
+// ids adds the conditions that indexes answer.
+func (sr *search) ids(q *selection) {
+	q.equal("message_id", "message_id", sr.q.MessageID)
+	if sr.correlation != nil {
+		q.fixed("correlation", "correlation", sr.correlation)
+	}
+	if sr.trace != nil {
+		q.fixed("trace_id", "trace", sr.trace)
+	}
+	if sr.uid != nil {
+		q.fixed("uid", "uid", sr.uid)
 	}
 }
 
 // snippets fills in the start of the bodies of what was found. What is read is
 // not counted as scanned: it is part of showing the page, not of the search.
 func (sr *search) snippets(ctx context.Context, found []storage.Message) error {
+	text, err := sr.bodiesOf(ctx, nil, found, snippetBytes)
+	for i := range found {
+		found[i].Snippet = text[found[i].UID]
+	}
+	return err
+}
+
+// bodiesOf reads the bodies of messages, at most size bytes of each.
+func (sr *search) bodiesOf(ctx context.Context, n *scanned, found []storage.Message, size uint32) (map[controlbus.ID]string, error) {
 	ids := make([][16]byte, 0, len(found))
 	first, last := maxTime, minTime
 	buckets := make(map[int64]bool)
@@ -392,10 +443,10 @@ func (sr *search) snippets(ctx context.Context, found []storage.Message) error {
 		buckets[found[i].Time-found[i].Time%int64(5*time.Minute)] = true
 	}
 	if len(ids) == 0 {
-		return nil
+		return nil, nil
 	}
 	q := newSelection(sr.s.sql("SELECT uid, substring(body, 1, {size:UInt32}) AS body\nFROM @db.bodies\nWHERE"))
-	q.bind("size", snippetBytes)
+	q.bind("size", size)
 	q.between("ts", nanoRange{from: first, to: last + 1}, true)
 	// A page may reach over hours of which it holds few minutes.
 	q.where("toStartOfFiveMinutes(ts) IN (SELECT toStartOfFiveMinutes(fromUnixTimestamp64Nano(arrayJoin({buckets:Array(Int64)}), 'UTC')))")
@@ -407,18 +458,15 @@ func (sr *search) snippets(ctx context.Context, found []storage.Message) error {
 	rows, err := collect[struct {
 		UID  string `ch:"uid"`
 		Body string `ch:"body"`
-	}](ctx, sr.s, nil, q)
+	}](ctx, sr.s, n, q)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	text := make(map[controlbus.ID]string, len(rows))
 	for _, r := range rows {
 		text[id16(r.UID)] = r.Body
 	}
-	for i := range found {
-		found[i].Snippet = text[found[i].UID]
-	}
-	return nil
+	return text, nil
 }
 
 // Message returns one event with its body. A time near the event makes it a

@@ -9,6 +9,7 @@ import (
 
 	driver "github.com/ClickHouse/clickhouse-go/v2"
 
+	"github.com/signalbox-dev/signalbox/controlbus/filter"
 	"github.com/signalbox-dev/signalbox/storage"
 )
 
@@ -35,9 +36,10 @@ func (s *Store) sql(text string) string { return strings.ReplaceAll(text, "@db."
 // selection is SQL text under construction. Its text comes from constants
 // only; everything a user chose is an argument, bound by name.
 type selection struct {
-	text  strings.Builder
-	args  []any
-	conds int
+	text     strings.Builder
+	args     []any
+	conds    int
+	settings map[string]any
 
 	scopes []scopeMark // see scope.go
 	free   bool
@@ -65,6 +67,14 @@ func (q *selection) add(text string) { q.text.WriteString("\n" + text) }
 
 func (q *selection) bind(name string, value any) { q.args = append(q.args, driver.Named(name, value)) }
 
+// set adds a setting of the server for this query.
+func (q *selection) set(name string, value any) {
+	if q.settings == nil {
+		q.settings = make(map[string]any)
+	}
+	q.settings[name] = value
+}
+
 // equal adds a condition on a text column if there is something to compare.
 func (q *selection) equal(column, name, value string) {
 	if value == "" {
@@ -74,20 +84,16 @@ func (q *selection) equal(column, name, value string) {
 	q.bind(name, value)
 }
 
-// channel adds a condition on a channel's name: equality, or LIKE for a pattern.
+// channel adds a condition on a channel's name: equality, or a pattern as
+// controlbus.MatchPattern has it.
 func (q *selection) channel(column, pattern string) {
 	if !strings.Contains(pattern, "*") {
 		q.equal(column, "channel", pattern)
 		return
 	}
-	q.where(column + " LIKE {pattern:String}")
-	q.bind("pattern", likePattern(pattern))
+	q.where("match(" + column + ", {pattern:String})")
+	q.bind("pattern", filter.Wildcard(pattern))
 }
-
-var likeEscaper = strings.NewReplacer(`\`, `\\`, `%`, `\%`, `_`, `\_`, `*`, `%`)
-
-// likePattern is a channel pattern as LIKE has it: only * is special.
-func likePattern(pattern string) string { return likeEscaper.Replace(pattern) }
 
 // between bounds a DateTime64(9) column, and the five-minute bucket that
 // begins the sort key: without that bound the key is of no use.

@@ -45,7 +45,7 @@ WHERE
     AND toStartOfFiveMinutes(ts) <= toStartOfFiveMinutes(fromUnixTimestamp64Nano({to:Int64}, 'UTC'))
     AND ts >= fromUnixTimestamp64Nano({from:Int64}, 'UTC')
     AND ts < fromUnixTimestamp64Nano({to:Int64}, 'UTC')
-    AND destination LIKE {pattern:String}
+    AND match(destination, {pattern:String})
     AND (ts, uid) < (fromUnixTimestamp64Nano({at:Int64}, 'UTC'), toFixedString(unhex({at_uid:String}), 16))
 ORDER BY toStartOfFiveMinutes(ts) DESC, ts DESC, uid DESC
 LIMIT {limit:UInt32}
