@@ -22,7 +22,9 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/signalbox-dev/signalbox/controlbus"
+	"github.com/signalbox-dev/signalbox/controlbus/filter"
 	"github.com/signalbox-dev/signalbox/storage"
+	"github.com/signalbox-dev/signalbox/ui/live"
 )
 
 // contract holds answers to what the console's own OpenAPI document says.
@@ -199,9 +201,23 @@ func TestAProblemDocumentSaysWhatIsWrong(t *testing.T) {
 			t.Errorf("%s %s: got %d %s, want %d %s with %q", tc.method, tc.path, w.Code, w.Body, tc.status, tc.kind, tc.detail)
 		}
 	}
+	// A filter's mistake has its place.
+	parses := live.SourceFunc(func(q controlbus.LiveQuery, _ controlbus.LiveReader) (live.Subscription, error) {
+		_, err := filter.Parse(q.Filter, now)
+		return newFakeTap(), err
+	})
+	w := httptest.NewRecorder()
+	newUI(t, s, r, parses).ServeHTTP(w, httptest.NewRequest("GET", v1+"/live?filter="+url.QueryEscape("size > 3 AND chanel:x"), nil))
+	var p struct {
+		Type, Detail, Suggestion string
+		Position, Length         int
+	}
+	if err := json.Unmarshal(w.Body.Bytes(), &p); err != nil || w.Code != 400 || !strings.HasSuffix(p.Type, ":filter") || p.Position != 13 || p.Length != 6 || p.Suggestion != "channel" {
+		t.Errorf("a wrong filter: got %d %s", w.Code, w.Body)
+	}
 	// What is not foreseen may hold what only the log should.
 	s.err = fmt.Errorf("dial tcp: password=hunter2")
-	w := httptest.NewRecorder()
+	w = httptest.NewRecorder()
 	h.ServeHTTP(w, httptest.NewRequest("GET", v1+"/messages", nil))
 	if w.Code != 500 || strings.Contains(w.Body.String(), "hunter2") {
 		t.Errorf("an unforeseen error: got %d %s", w.Code, w.Body)

@@ -14,7 +14,9 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
+	"github.com/signalbox-dev/signalbox/controlbus/filter"
 	"github.com/signalbox-dev/signalbox/ui/api"
 	"github.com/signalbox-dev/signalbox/ui/component"
 )
@@ -158,7 +160,7 @@ func (c *client) refused(res *http.Response) error {
 		}
 		return exit{exitNoAnswer, fmt.Errorf("what answers at %s is no Signalbox console, or an older one (%s)", c.base, res.Status)}
 	}
-	err := errors.New(component.Visible(p.Detail))
+	err := errors.New(component.Visible(p.Detail) + pointAt(res.Request, p))
 	switch {
 	case p.Status == http.StatusUnauthorized && c.token == "":
 		return exit{exitDenied, fmt.Errorf("not signed in to %s: run `signalbox login %s`, or set SIGNALBOX_TOKEN", c.base, c.base)}
@@ -174,6 +176,26 @@ func (c *client) refused(res *http.Response) error {
 		return exit{exitNoAnswer, fmt.Errorf("%s: %w", c.base, err)}
 	}
 	return exit{exitError, fmt.Errorf("%w (reference %s, for the console's log)", err, component.Visible(p.Reference))}
+}
+
+// pointAt shows the filter that was sent, with the place a problem is about
+// underlined.
+func pointAt(r *http.Request, p api.Problem) string {
+	if p.Position == nil || p.Length == nil || r == nil {
+		return ""
+	}
+	form := r.URL.Query()
+	return underline(form.Get("q")+form.Get("filter"), &filter.Error{Pos: *p.Position, Len: *p.Length}) // a request has one of them
+}
+
+// underline shows a filter with the place of its error.
+func underline(text string, err error) string {
+	var wrong *filter.Error
+	if !errors.As(err, &wrong) || wrong.Pos < 0 || wrong.Len < 0 || wrong.Pos+wrong.Len > len(text) {
+		return ""
+	}
+	width := func(s string) int { return utf8.RuneCountInString(component.Visible(s)) }
+	return "\n  " + component.Visible(text) + "\n  " + strings.Repeat(" ", width(text[:wrong.Pos])) + strings.Repeat("^", max(1, width(text[wrong.Pos:wrong.Pos+wrong.Len])))
 }
 
 // get asks for JSON, decodes it into v and returns it as it came.

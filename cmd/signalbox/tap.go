@@ -72,6 +72,7 @@ func (t *terminal) tap(ctx context.Context, args []string) error {
 Shows messages as taps see them pass, until interrupted, for --for, or until --count of them were shown. Nothing is read from the store or from a broker.
 
   signalbox tap 'orders.*' 'attempts > 3 OR failed:true'
+  signalbox tap '*' 'body.total > 1000 NOT header.x-tenant = "acme"'
   signalbox tap 'payments.*' -o json | jq .headers
 
 What is not shown is counted: a line says how many were left out because more passed than is shown, or because this end was slow.
@@ -93,7 +94,7 @@ A connection that breaks is opened again and goes on where it was.`)
 	q := url.Values{"form": {"event"}, "channel": {rest[0]}}
 	text := strings.Join(rest[1:], " ")
 	if _, err := filter.Parse(text, time.Now()); err != nil {
-		return fmt.Errorf("%w: %w", errUsage, err)
+		return fmt.Errorf("%w: %w%s", errUsage, err, underline(text, err))
 	}
 	if *broker != "" {
 		if text != "" {

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"net/http"
 
+	"github.com/signalbox-dev/signalbox/controlbus/filter"
+	"github.com/signalbox-dev/signalbox/ui/component"
 	"github.com/signalbox-dev/signalbox/ui/page/problem"
 )
 
@@ -16,6 +18,11 @@ type Problem struct {
 	Instance  string `json:"instance"`
 	Hint      string `json:"hint,omitempty"`
 	Reference string `json:"reference"`
+
+	// Of a filter that cannot be read: where, in bytes, and what would be right.
+	Position   *int   `json:"position,omitempty"`
+	Length     *int   `json:"length,omitempty"`
+	Suggestion string `json:"suggestion,omitempty"`
 }
 
 // problemTypes is what the type of a problem begins with. The addresses name
@@ -29,7 +36,11 @@ func WriteProblem(w http.ResponseWriter, r *http.Request, a problem.Answer, err 
 		Type: problemTypes + a.Kind, Title: a.Title, Status: a.Status, Detail: detail,
 		Instance: r.URL.Path, Hint: a.Next, Reference: reference,
 	}
+	var wrong *filter.Error
 	switch {
+	case errors.As(err, &wrong):
+		p.Type, p.Title, p.Hint = problemTypes+"filter", "The filter cannot be read", "Nothing was changed. Correct it at the position named and try again."
+		p.Detail, p.Position, p.Length, p.Suggestion = component.Visible(wrong.Error()), &wrong.Pos, &wrong.Len, wrong.Suggestion
 	case errors.As(err, new(errMethod)):
 		p.Type, p.Title, p.Status = problemTypes+"method", "This address does not take that method", http.StatusMethodNotAllowed
 	case a.Kind == "invalid":

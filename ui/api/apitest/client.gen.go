@@ -393,6 +393,7 @@ func (e MessageDetailTimeSource) Valid() bool {
 const (
 	TagSignalboxDev2026ProblemConflict        ProblemType = "tag:signalbox.dev,2026:problem:conflict"
 	TagSignalboxDev2026ProblemDenied          ProblemType = "tag:signalbox.dev,2026:problem:denied"
+	TagSignalboxDev2026ProblemFilter          ProblemType = "tag:signalbox.dev,2026:problem:filter"
 	TagSignalboxDev2026ProblemInternal        ProblemType = "tag:signalbox.dev,2026:problem:internal"
 	TagSignalboxDev2026ProblemInvalid         ProblemType = "tag:signalbox.dev,2026:problem:invalid"
 	TagSignalboxDev2026ProblemMethod          ProblemType = "tag:signalbox.dev,2026:problem:method"
@@ -411,6 +412,8 @@ func (e ProblemType) Valid() bool {
 	case TagSignalboxDev2026ProblemConflict:
 		return true
 	case TagSignalboxDev2026ProblemDenied:
+		return true
+	case TagSignalboxDev2026ProblemFilter:
 		return true
 	case TagSignalboxDev2026ProblemInternal:
 		return true
@@ -1299,10 +1302,19 @@ type Problem struct {
 	// Instance Path that was asked for
 	Instance string `json:"instance"`
 
+	// Length How many bytes the mistake is long
+	Length *int `json:"length,omitempty"`
+
+	// Position Of a filter that cannot be read: where, in bytes
+	Position *int `json:"position,omitempty"`
+
 	// Reference To find it in the console's log
 	Reference string `json:"reference"`
 	Status    int    `json:"status"`
-	Title     string `json:"title"`
+
+	// Suggestion Text for that place
+	Suggestion *string `json:"suggestion,omitempty"`
+	Title      string  `json:"title"`
 
 	// Type Names the kind of problem; not an address to open
 	Type ProblemType `json:"type"`
@@ -1659,7 +1671,7 @@ type OpenLiveTapParams struct {
 
 	// Env Environment; all of them without it
 	Env    *Env                   `form:"env,omitempty" json:"env,omitempty"`
-	Broker *string                `form:"broker,omitempty" json:"broker,omitempty"`
+	Filter *string                `form:"filter,omitempty" json:"filter,omitempty"`
 	Form   *OpenLiveTapParamsForm `form:"form,omitempty" json:"form,omitempty"`
 
 	// Resume Token of the last frame
@@ -2927,9 +2939,9 @@ func NewOpenLiveTapRequest(server string, params *OpenLiveTapParams) (*http.Requ
 
 		}
 
-		if params.Broker != nil {
+		if params.Filter != nil {
 
-			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "broker", *params.Broker, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "filter", *params.Filter, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
 				for _, qp := range strings.Split(queryFrag, "&") {
