@@ -30,7 +30,7 @@ import (
 // serveUI serves a console over loopback with the real clock.
 func serveUI(t *testing.T, s *fakeStore, r *fakeRoster, src live.Source) (string, *ui.UI) {
 	t.Helper()
-	u, err := ui.New(ui.Config{Version: "test", Store: s, Roster: r, Live: src, Guard: openGuard(t), Self: fakeSelf{}})
+	u, err := ui.New(ui.Config{Version: "test", Store: s, Roster: r, Live: src, Guard: openGuard(t), Self: fakeSelf{}, Effective: fakeEffective})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -230,7 +230,7 @@ func TestBrowserKeysAndRefresh(t *testing.T) {
 	t.Parallel()
 	s, r := filled(time.Now())
 	s.now = time.Now
-	u, err := ui.New(ui.Config{Version: "test", Store: s, Roster: r, Live: noLive, Guard: openGuard(t), Self: fakeSelf{}})
+	u, err := ui.New(ui.Config{Version: "test", Store: s, Roster: r, Live: noLive, Guard: openGuard(t), Self: fakeSelf{}, Effective: fakeEffective})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -24,6 +24,7 @@ import (
 	"github.com/signalbox-dev/signalbox/ui/live"
 	"github.com/signalbox-dev/signalbox/ui/page/health"
 	"github.com/signalbox-dev/signalbox/ui/page/overview"
+	"github.com/signalbox-dev/signalbox/ui/page/settings"
 )
 
 // now is every test's present.
@@ -435,7 +436,7 @@ func filled(at time.Time) (*fakeStore, *fakeRoster) {
 
 func newUI(t testing.TB, s *fakeStore, r *fakeRoster, src live.Source) *ui.UI {
 	t.Helper()
-	cfg := ui.Config{Self: fakeSelf{}, Version: "test", Store: s, Live: src, Now: func() time.Time { return now }, Guard: openGuard(t)}
+	cfg := ui.Config{Self: fakeSelf{}, Effective: fakeEffective, Version: "test", Store: s, Live: src, Now: func() time.Time { return now }, Guard: openGuard(t)}
 	if r != nil {
 		cfg.Roster = r
 	}
@@ -516,4 +517,13 @@ func (f fakeSelf) Snapshot(context.Context) health.Snapshot {
 		s.Disk.Free, s.Quarantined = 3e9, 1
 	}
 	return s
+}
+
+func fakeEffective() settings.Effective {
+	return settings.Effective{File: "console.yaml", Started: now.Add(-26 * time.Hour), Store: "ClickHouse 26.7.1.1, embedded", Settings: []settings.Setting{
+		{Key: "data_dir", Value: ".data/console", Default: ".data/console"},
+		{Key: "storage.dsn", Value: "***", Changed: true},
+		{Key: "storage.retention.messages_days", Value: "30", Default: "14", Changed: true},
+		{Key: "live.max_taps", Value: "10000", Default: "10000"},
+	}}
 }

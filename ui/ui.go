@@ -29,10 +29,12 @@ import (
 	"github.com/signalbox-dev/signalbox/ui/page/agents"
 	"github.com/signalbox-dev/signalbox/ui/page/channels"
 	"github.com/signalbox-dev/signalbox/ui/page/health"
+	"github.com/signalbox-dev/signalbox/ui/page/help"
 	"github.com/signalbox-dev/signalbox/ui/page/invalid"
 	"github.com/signalbox-dev/signalbox/ui/page/livetap"
 	"github.com/signalbox-dev/signalbox/ui/page/messages"
 	"github.com/signalbox-dev/signalbox/ui/page/overview"
+	"github.com/signalbox-dev/signalbox/ui/page/settings"
 )
 
 // Store is everything the pages read from the message store.
@@ -64,6 +66,8 @@ type Config struct {
 	Live    live.Source
 	Health  overview.Health
 	Self    health.Source // the page of the console itself; Health where that is nil
+	// Effective is what the console runs with, secrets masked; nil: not told.
+	Effective func() settings.Effective
 	// Origins are trusted besides the host asked, scheme and port included:
 	// where a proxy rewrites Host.
 	Origins []string
@@ -190,6 +194,14 @@ func (u *UI) routes() error {
 		nav("health", "Health", "health", "/health", "h", access.ViewMetadata)
 		areas = append(areas, health.New(u.site, c.Self, u.store, lister).Routes()...)
 	}
+	group = "Keep"
+	nav("settings", "Settings", "settings", "/settings", "s", access.Self)
+	var known settings.Lister
+	if roster != nil {
+		known = roster
+	}
+	areas = append(areas, settings.New(u.site, settings.Deps{Effective: c.Effective, Agents: known, Links: u.settingsLinks}).Routes()...)
+	areas = append(areas, help.New(u.site).Routes()...)
 	deps := api.Deps{Version: c.Version, Store: u.store, Health: c.Health, Now: c.Now, Timeout: pageTimeout}
 	if c.Roster != nil {
 		deps.Fleet = roster
@@ -224,6 +236,29 @@ func (u *UI) recorded(next page.Handler) page.Handler {
 		}
 		return next(w, r)
 	}
+}
+
+// settingsLinks are the pages about people and agents that are mounted here.
+func (u *UI) settingsLinks() []settings.Link {
+	var out []settings.Link
+	for _, l := range []settings.Link{
+		{Label: "Users", Text: "who may sign in, and what they may do where", URL: "/users"},
+		{Label: "Your account", Text: "password, sessions and your own API tokens", URL: "/account"},
+		{Label: "API tokens", Text: "programs that ask this console", URL: "/tokens"},
+		{Label: "Enrolment of agents", Text: "tokens with which agents introduce themselves", URL: "/enrolment"},
+		{Label: "Audit", Text: "who did and read what", URL: "/audit"},
+	} {
+		for _, r := range u.mux.Routes() {
+			for _, prefix := range []string{"", "/settings", "/access"} {
+				if r.Pattern == "GET "+prefix+l.URL {
+					l.URL, l.Action = prefix+l.URL, r.Action
+					out = append(out, l)
+					break
+				}
+			}
+		}
+	}
+	return out
 }
 
 // Routes lists what is mounted, with what each route does.
@@ -279,6 +314,23 @@ func (u *UI) preferences(w http.ResponseWriter, r *http.Request) error {
 	switch narrow := r.PostForm.Get("narrow"); narrow {
 	case "0", "1":
 		set(page.CookieNarrow, narrow)
+	}
+	switch density := r.PostForm.Get("density"); density {
+	case "compact", "normal", "comfortable":
+		set(page.CookieDensity, density)
+	}
+	zone := r.PostForm.Get("zone")
+	if zone == "named" {
+		zone = strings.TrimSpace(r.PostForm.Get("zone_name"))
+		if zone == "" {
+			return fmt.Errorf("%w: time zone: want a name such as Europe/Berlin, have none", controlbus.ErrInvalid)
+		}
+	}
+	if zone != "" {
+		if _, err := page.LoadZone(zone); err != nil && zone != page.BrowserZone {
+			return err
+		}
+		set(page.CookieZone, zone)
 	}
 	http.Redirect(w, r, localPath(r.PostForm.Get("back")), http.StatusSeeOther)
 	return nil

@@ -42,7 +42,8 @@ type console struct {
 	cfg    config
 	log    *slog.Logger
 	set    *metrics.Set
-	assets fs.FS // from disk in -dev
+	assets fs.FS  // from disk in -dev
+	file   string // of the configuration; empty: none
 
 	hub       *live.Hub
 	collector *collector.Collector
@@ -204,7 +205,7 @@ func (c *console) runHTTP(ctx context.Context, ready chan<- struct{}) error {
 		Live: uilive.SourceFunc(func(q controlbus.LiveQuery, who controlbus.LiveReader) (uilive.Subscription, error) {
 			return c.hub.Subscribe(q, who)
 		}),
-		Self: health{c},
+		Self: health{c}, Effective: c.effective,
 	})
 	if err != nil {
 		return err

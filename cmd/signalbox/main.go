@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	_ "time/tzdata" // readers choose time zones, and not every host has them
 )
 
 // version is set by the linker.

@@ -48,6 +48,7 @@ func serve(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
+	c.file = *file
 	if *dev {
 		c.assets = os.DirFS("ui/asset/dist")
 	}

@@ -17,6 +17,9 @@ type Shell struct {
 	Area    string // of the navigation: "channels"
 	Theme   string // "light", "dark", or empty: as the system has it
 	Narrow  bool   // navigation collapsed
+	Density string // of rows: "compact", "comfortable", or empty
+	Zone    string // chosen time zone; empty: the browser's
+	Help    string // what this page shows
 	Version string
 
 	Env   EnvView
@@ -313,24 +316,6 @@ func (r RangeView) clock() string {
 	}
 	return Second
 }
-
-// Clock writes a time in UTC for readers without script.
-func Clock(t time.Time, kind string) string {
-	t = t.UTC()
-	switch kind {
-	case Milli:
-		return t.Format("15:04:05.000")
-	case Minute:
-		return t.Format("15:04")
-	case Date:
-		return t.Format("2 Jan")
-	case Day, Ago:
-		return t.Format("2 Jan 15:04:05")
-	}
-	return t.Format("15:04:05")
-}
-
-func exact(t time.Time) string { return t.UTC().Format("Mon 2006-01-02 15:04:05.000000 UTC") }
 
 func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339Nano) }
 

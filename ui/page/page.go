@@ -98,6 +98,13 @@ func (e *environments) list(ctx context.Context, from EnvironmentLister, within 
 const (
 	CookieTheme  = "signalbox-theme"
 	CookieNarrow = "signalbox-narrow"
+	// CookieDensity is "compact" or "comfortable".
+	CookieDensity = "signalbox-density"
+	// CookieZone is a time zone's name, or BrowserZone.
+	CookieZone = "signalbox-zone"
+	// CookieBrowserZone is set by script: the zone that the browser has, so that
+	// the server can write it too.
+	CookieBrowserZone = "signalbox-browser-zone"
 )
 
 // View is one request, read.
@@ -108,8 +115,10 @@ type View struct {
 	Now   time.Time
 	Query string // the filter
 	Form  url.Values
+	Zone  *time.Location // times are written in it
 
 	site *Site
+	zone string // chosen by name; empty: the browser's
 	r    *http.Request
 	kept url.Values // env and range as the URL has them
 }
@@ -139,6 +148,7 @@ func (s *Site) Begin(r *http.Request) (*View, error) {
 	if len(v.Query) > 2000 {
 		return nil, fmt.Errorf("%w: filter of %d characters: want at most 2000", controlbus.ErrTooLarge, len(v.Query))
 	}
+	v.Zone, v.zone = readZone(r)
 	var err error
 	if v.Range, v.kept, err = ReadRange(form, v.Now); err != nil {
 		return nil, err
@@ -215,7 +225,7 @@ func (v *View) Relative() bool { return v.kept.Get("from") == "" && v.kept.Get("
 // RangeLabel is the range in words.
 func (v *View) RangeLabel() string {
 	if !v.Relative() {
-		return v.Range.From.UTC().Format("2 Jan 15:04") + " to " + v.Range.To.UTC().Format("15:04")
+		return v.Range.From.In(v.Zone).Format("2 Jan 15:04") + " to " + v.Range.To.In(v.Zone).Format("15:04")
 	}
 	for _, o := range ranges {
 		if v.Range.Duration() == o.d {
@@ -309,6 +319,13 @@ func (v *View) Shell(o Options) component.Shell {
 	if c, err := v.r.Cookie(CookieNarrow); err == nil {
 		s.Narrow = c.Value == "1"
 	}
+	if c, err := v.r.Cookie(CookieDensity); err == nil && (c.Value == "compact" || c.Value == "comfortable") {
+		s.Density = c.Value
+	}
+	s.Zone = v.zone
+	if h, ok := HelpOn(o.Area); ok {
+		s.Help = h.Text
+	}
 	if o.Refresh > 0 && v.Relative() {
 		s.Refresh, s.Seconds = true, fmt.Sprint(int(o.Refresh.Seconds()))
 	}
@@ -397,7 +414,7 @@ func (v *View) Render(w http.ResponseWriter, o Options, content templ.Component)
 	// become an error page.
 	buf := templ.GetBuffer()
 	defer templ.ReleaseBuffer(buf)
-	if err := frame.Render(templ.WithChildren(v.r.Context(), content), buf); err != nil {
+	if err := frame.Render(component.WithZone(templ.WithChildren(v.r.Context(), content), v.Zone), buf); err != nil {
 		return fmt.Errorf("render %s: %w", o.Area, err)
 	}
 	if o.Status != 0 {
@@ -438,7 +455,7 @@ func (v *View) Part(w http.ResponseWriter, content templ.Component) error {
 	h.Add("Vary", "Cookie")
 	buf := templ.GetBuffer()
 	defer templ.ReleaseBuffer(buf)
-	if err := content.Render(v.r.Context(), buf); err != nil {
+	if err := content.Render(component.WithZone(v.r.Context(), v.Zone), buf); err != nil {
 		return fmt.Errorf("render part of %s: %w", v.r.URL.Path, err)
 	}
 	_, _ = w.Write(buf.Bytes()) // a reader that went away is not our error

@@ -1,6 +1,7 @@
 // Draws the charts. The table behind each one is its data; without script the
 // shape that the server drew and the table remain.
 import uPlot from "uplot";
+import { chosenZone, write } from "./time.js";
 
 /** @type {Map<string, uPlot>} */
 const plots = new Map();
@@ -90,6 +91,7 @@ export function enhanceCharts(root) {
         height: place.clientHeight,
         padding: [8, 12, 0, 0],
         legend: { show: false },
+        tzDate: (ts) => (chosenZone ? uPlot.tzDate(new Date(ts * 1000), chosenZone) : new Date(ts * 1000)),
         cursor: { y: false, points: { size: 6 }, sync: { key: sync.key }, drag: { x: false, y: false } },
         scales: { y: { range: (_u, _min, max) => [0, max > 0 ? max * 1.1 : 1] } },
         axes: [
@@ -122,7 +124,7 @@ export function enhanceCharts(root) {
               }
               const t = new Date(u.data[0][at] * 1000);
               const lines = names.map((n, i) => `${n} ${u.data[i + 1][at] == null ? "no data" : axisValue(/** @type {number} */ (u.data[i + 1][at]), format)}`);
-              tip.textContent = `${t.toLocaleTimeString([], { hour12: false })}  ${lines.join(" · ")}`;
+              tip.textContent = `${write(t, "second", t)}  ${lines.join(" · ")}`;
               tip.hidden = false;
               const left = u.cursor.left + 60;
               tip.style.left = `${Math.min(left, place.clientWidth - tip.offsetWidth - 4)}px`;

@@ -54,9 +54,11 @@ export function isField(el) {
 export function startKeys() {
   const dialog = /** @type {HTMLDialogElement | null} */ (document.getElementById("keys"));
   for (const b of document.querySelectorAll("[data-keys-open]")) {
-    const button = /** @type {HTMLButtonElement} */ (b);
-    button.hidden = false;
-    button.onclick = () => dialog?.showModal();
+    b.addEventListener("click", (e) => {
+      if (!dialog) return;
+      e.preventDefault(); // the link is for who has no script
+      dialog.showModal();
+    });
   }
   let going = 0;
   document.addEventListener("keydown", (e) => {

@@ -2,7 +2,7 @@
 import { enhanceCharts } from "./chart.js";
 import { enhanceCopy, enhanceCopyLinks } from "./copy.js";
 import { enhanceHistogram, startHistogram } from "./histogram.js";
-import { enhanceTimes, tickTimes } from "./time.js";
+import { enhanceTimes, tellZone, tickTimes } from "./time.js";
 import { startKeys, keepPlace } from "./keys.js";
 import { startMenus } from "./menu.js";
 import { startRefresh } from "./refresh.js";
@@ -20,6 +20,7 @@ function enhance() {
 }
 
 enhance();
+tellZone();
 startMenus();
 startKeys();
 startTap();

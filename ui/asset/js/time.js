@@ -1,5 +1,9 @@
-// Times in the reader's zone. The server writes UTC; the exact value stays in
+// Times in the reader's zone: the one chosen in the settings, else the browser's.
+// The server writes them too, once it knows the zone; the exact value stays in
 // the title.
+
+/** The zone chosen in the settings; empty: the browser's. */
+export const chosenZone = typeof document === "undefined" ? "" : (document.documentElement.dataset.tz ?? "");
 
 const two = (/** @type {number} */ n) => String(n).padStart(2, "0");
 const months = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
@@ -19,26 +23,48 @@ export function ago(ms) {
   return future ? `in ${text}` : `${text} ago`;
 }
 
+/** @type {Map<string, Intl.DateTimeFormat>} */
+const formats = new Map();
+
+/**
+ * What a clock on the wall of a zone shows.
+ * @param {Date} t
+ * @param {string} tz empty: the browser's
+ */
+export function wall(t, tz) {
+  if (!tz) return { month: t.getMonth(), day: t.getDate(), h: t.getHours(), m: t.getMinutes(), s: t.getSeconds() };
+  let f = formats.get(tz);
+  if (!f) {
+    f = new Intl.DateTimeFormat("en-GB", { timeZone: tz, hourCycle: "h23", month: "numeric", day: "numeric", hour: "numeric", minute: "numeric", second: "numeric" });
+    formats.set(tz, f);
+  }
+  /** @type {Record<string, number>} */
+  const p = {};
+  for (const { type, value } of f.formatToParts(t)) p[type] = Number(value);
+  return { month: p.month - 1, day: p.day, h: p.hour, m: p.minute, s: p.second };
+}
+
 /**
  * @param {Date} t
  * @param {string} kind second, milli, minute, day, date or ago
  * @param {Date} now
+ * @param {string} tz
  */
-export function write(t, kind, now) {
-  const clock = `${two(t.getHours())}:${two(t.getMinutes())}`;
+export function write(t, kind, now, tz = chosenZone) {
+  if (kind === "ago") return ago(now.getTime() - t.getTime());
+  const w = wall(t, tz);
+  const clock = `${two(w.h)}:${two(w.m)}`;
   switch (kind) {
-    case "ago":
-      return ago(now.getTime() - t.getTime());
     case "minute":
       return clock;
     case "day":
-      return `${t.getDate()} ${months[t.getMonth()]} ${clock}:${two(t.getSeconds())}`;
+      return `${w.day} ${months[w.month]} ${clock}:${two(w.s)}`;
     case "date":
-      return `${t.getDate()} ${months[t.getMonth()]}`;
+      return `${w.day} ${months[w.month]}`;
     case "milli":
-      return `${clock}:${two(t.getSeconds())}.${String(t.getMilliseconds()).padStart(3, "0")}`;
+      return `${clock}:${two(w.s)}.${String(t.getMilliseconds()).padStart(3, "0")}`;
     default:
-      return `${clock}:${two(t.getSeconds())}`;
+      return `${clock}:${two(w.s)}`;
   }
 }
 
@@ -47,7 +73,7 @@ export function write(t, kind, now) {
  * @param {Date} t
  */
 export function zone(t) {
-  return new Intl.DateTimeFormat("en-GB", { timeZoneName: "short" }).formatToParts(t).find((p) => p.type === "timeZoneName")?.value ?? "";
+  return new Intl.DateTimeFormat("en-GB", { timeZoneName: "short", timeZone: chosenZone || undefined }).formatToParts(t).find((p) => p.type === "timeZoneName")?.value ?? "";
 }
 
 /** @param {ParentNode} root */
@@ -74,5 +100,13 @@ export function tickTimes() {
     const time = /** @type {HTMLTimeElement} */ (el);
     const text = write(new Date(time.dateTime), "ago", now);
     if (time.textContent !== text) time.textContent = text;
+  }
+}
+
+/** Tells the server which zone this browser has, so that pages come in it. */
+export function tellZone() {
+  const zone = Intl.DateTimeFormat().resolvedOptions().timeZone;
+  if (zone && !document.cookie.includes(`signalbox-browser-zone=${zone}`)) {
+    document.cookie = `signalbox-browser-zone=${zone}; path=/; max-age=31536000; samesite=lax`;
   }
 }

@@ -55,7 +55,7 @@ type queryRow struct{ Kind, Count, P50, P95, Max string }
 type tableRow struct {
 	Name, Rows, Bytes, Parts, Days, Holds string
 	Share                                 float64
-	Oldest                                time.Time
+	Oldest                                string // a day of UTC: partitions are such days
 }
 
 type shedRow struct{ What, Reason, N, Means string }
@@ -378,7 +378,10 @@ func (m *view) details(f facts) {
 	tables := slices.Clone(f.Tables)
 	slices.SortStableFunc(tables, func(a, b storage.TableSize) int { return cmp.Compare(b.Bytes, a.Bytes) })
 	for _, t := range tables {
-		row := tableRow{Name: component.Visible(t.Name), Rows: component.Count(t.Rows), Bytes: component.Size(int64(t.Bytes)), Parts: component.Count(t.Parts), Oldest: t.Oldest, Holds: holds[t.Name], Days: "for ever"}
+		row := tableRow{Name: component.Visible(t.Name), Rows: component.Count(t.Rows), Bytes: component.Size(int64(t.Bytes)), Parts: component.Count(t.Parts), Holds: holds[t.Name], Days: "for ever"}
+		if !t.Oldest.IsZero() {
+			row.Oldest = component.Clock(t.Oldest, component.Date)
+		}
 		if t.Days > 0 {
 			row.Days = component.Plural(t.Days, "day")
 		} else if t.Rows == 0 {

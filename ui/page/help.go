@@ -1,0 +1,30 @@
+package page
+
+// Help is what the help drawer and the help page say about an area.
+type Help struct{ Area, Title, Text string }
+
+// helps are in the navigation's order. An area that is not here has no help of
+// its own.
+var helps = []Help{
+	{"overview", "Overview", "The situation in a sentence, what needs a person, and what changed in the last hour against the same hour a day before. A gap in a chart is a time when nobody watched; the step that is not over yet is not drawn."},
+	{"channels", "Channels", "What brokers say of each channel (waiting, rates, consumers) beside what taps saw pass. Cells show what waits against the largest backlog here. A channel's page can ask its agent for a tap."},
+	{"messages", "Messages", "Copies of what passed, from the store: nothing is taken from a broker by searching. Under a result stands what was looked at and why the search stopped; Continue goes on from there. A message's page shows its payload, headers and history."},
+	{"live", "Live tap", "Messages as they pass. It says how many matched, how many are left out by sampling, and how many were dropped because this browser was slow."},
+	{"invalid", "Invalid messages", "Records that nobody could understand, with their sender, the reason and their bytes."},
+	{"agents", "Agents", "Who is heard from, which brokers and taps each agent holds, what it buffers on its disk and what it lost."},
+	{"health", "Health", "How Signalbox itself is: whether it keeps up, what it shed, how large the store is, how long reading takes, and what to do where something is not well."},
+	{"settings", "Settings", "How the console looks to you, and what it runs with."},
+}
+
+// HelpOn is the help on an area.
+func HelpOn(area string) (Help, bool) {
+	for _, h := range helps {
+		if h.Area == area {
+			return h, true
+		}
+	}
+	return Help{}, false
+}
+
+// Helps is the help on everything.
+func Helps() []Help { return helps }
