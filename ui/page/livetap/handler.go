@@ -79,7 +79,7 @@ func (p *Pages) show(w http.ResponseWriter, r *http.Request) error {
 			s.Set("env", v.Env)
 		}
 		m.Socket = live.Path + "?" + s.Encode()
-		m.Rows, m.Down = p.stored(ctx, v, patterns, f)
+		m.Rows, m.Down = p.stored(ctx, v, together(patterns, v.Query))
 	}
 	m.Offers = p.offers(ctx, v)
 	kept := v.Kept()
@@ -93,25 +93,17 @@ func (p *Pages) show(w http.ResponseWriter, r *http.Request) error {
 }
 
 // stored are the newest messages of the store that fit, for readers without script.
-func (p *Pages) stored(ctx context.Context, v *page.View, patterns []string, f *filter.Filter) (rows []messages.Row, down string) {
-	q := storage.MessageQuery{Range: v.Range, Env: v.Env, Limit: 4 * newest, Snippets: true}
-	if len(patterns) == 1 {
-		q.Channel = patterns[0]
+func (p *Pages) stored(ctx context.Context, v *page.View, text string) (rows []messages.Row, down string) {
+	f, err := filter.Parse(text, v.Now)
+	if err != nil { // too long together, or more patterns than a filter has conditions
+		return nil, component.Visible(err.Error())
 	}
-	found, err := v.Answered(p.store.Messages(ctx, q))
+	found, err := v.Answered(p.store.Messages(ctx, storage.MessageQuery{Range: v.Range, Env: v.Env, Limit: newest, Snippets: true, Filter: f}))
 	if err != nil {
 		return nil, component.Visible(err.Error())
 	}
 	for i := range found.Messages {
-		m := &found.Messages[i]
-		fits := len(patterns) == 0 || slices.ContainsFunc(patterns, func(c string) bool { return controlbus.MatchPattern(c, m.Destination) })
-		ev := m.MessageEvent
-		if len(ev.Body) == 0 {
-			ev.Body = []byte(m.Snippet)
-		}
-		if fits && f.Match(&ev) && len(rows) < newest {
-			rows = append(rows, messages.MakeRow(v, m, ""))
-		}
+		rows = append(rows, messages.MakeRow(v, &found.Messages[i], ""))
 	}
 	return rows, ""
 }

@@ -189,7 +189,7 @@ func Live(m view) templ.Component {
 				return templ_7745c5c3_Err
 			}
 			if m.Down != "" {
-				templ_7745c5c3_Err = component.EmptyState(component.Empty{Mark: component.State{Kind: component.Stop, Word: "Down"}, Title: "The store does not answer", Text: m.Down}).Render(ctx, templ_7745c5c3_Buffer)
+				templ_7745c5c3_Err = component.EmptyState(component.Empty{Mark: component.State{Kind: component.Stop, Word: "Down"}, Title: "The store was not asked, or does not answer", Text: m.Down}).Render(ctx, templ_7745c5c3_Buffer)
 				if templ_7745c5c3_Err != nil {
 					return templ_7745c5c3_Err
 				}
