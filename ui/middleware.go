@@ -100,7 +100,7 @@ func (u *UI) count(next http.Handler) http.Handler {
 			s.code = http.StatusOK
 		}
 		u.cfg.Metrics.GetOrCreateCounter(`signalbox_ui_requests_total{route="` + route + `",code="` + strconv.Itoa(s.code) + `"}`).Inc()
-		u.cfg.Metrics.GetOrCreateHistogram(`signalbox_ui_request_seconds{route="` + route + `"}`).Update(u.cfg.Now().Sub(started).Seconds())
+		u.took.Observe(route, u.cfg.Now().Sub(started))
 	})
 }
 

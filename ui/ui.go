@@ -19,6 +19,7 @@ import (
 
 	"github.com/signalbox-dev/signalbox/controlbus"
 	"github.com/signalbox-dev/signalbox/controlbus/access"
+	"github.com/signalbox-dev/signalbox/controlbus/measure"
 	"github.com/signalbox-dev/signalbox/storage"
 	"github.com/signalbox-dev/signalbox/ui/api"
 	"github.com/signalbox-dev/signalbox/ui/asset"
@@ -89,6 +90,7 @@ type UI struct {
 	live   *live.Handler
 	mux    *guard.Mux
 	root   http.Handler
+	took   *measure.Seconds // of requests
 }
 
 // pageTimeout bounds what a page waits for the store; a search that needs
@@ -110,6 +112,9 @@ func New(cfg Config) (*UI, error) {
 		cfg.Now = time.Now
 	}
 	u := &UI{cfg: cfg, mux: cfg.Guard.Mux()}
+	if cfg.Metrics != nil {
+		u.took = measure.NewSeconds(cfg.Metrics, "signalbox_ui_request_seconds", "route")
+	}
 	var err error
 	if cfg.Assets != nil {
 		u.assets, err = asset.Load(cfg.Assets)

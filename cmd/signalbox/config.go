@@ -37,6 +37,9 @@ type config struct {
 	// ListenGRPC is OTLP/gRPC; empty for none.
 	ListenGRPC string        `yaml:"listen_grpc"`
 	Grace      time.Duration `yaml:"grace"` // each part gets this long to stop
+	// MetricsInterval is how often the console puts its own metrics into its
+	// store; 0 for never.
+	MetricsInterval time.Duration `yaml:"metrics_interval"`
 
 	Log        logConfig         `yaml:"log"`
 	Storage    storageConfig     `yaml:"storage"`
@@ -67,17 +70,18 @@ type logConfig struct {
 func defaultConfig() config {
 	c := config{
 		DataDir: filepath.Join(".data", "console"), Listen: "127.0.0.1:8470", ListenGRPC: "127.0.0.1:4317",
-		Grace:      20 * time.Second,
-		Log:        logConfig{Level: slog.LevelInfo, Format: "text"},
-		Storage:    storageConfig{Config: clickhouse.DefaultConfig(), Engine: engine.DefaultConfig()},
-		Collector:  collector.DefaultConfig(),
-		Ingest:     ingest.DefaultConfig(),
-		OTLP:       otlp.DefaultConfig(),
-		Live:       live.DefaultConfig(),
-		Prometheus: prometheus.DefaultConfig(),
-		Access:     access.DefaultConfig(),
-		Privacy:    access.DefaultPrivacy(),
-		Commands:   ledger.DefaultConfig(),
+		Grace:           20 * time.Second,
+		MetricsInterval: 15 * time.Second,
+		Log:             logConfig{Level: slog.LevelInfo, Format: "text"},
+		Storage:         storageConfig{Config: clickhouse.DefaultConfig(), Engine: engine.DefaultConfig()},
+		Collector:       collector.DefaultConfig(),
+		Ingest:          ingest.DefaultConfig(),
+		OTLP:            otlp.DefaultConfig(),
+		Live:            live.DefaultConfig(),
+		Prometheus:      prometheus.DefaultConfig(),
+		Access:          access.DefaultConfig(),
+		Privacy:         access.DefaultPrivacy(),
+		Commands:        ledger.DefaultConfig(),
 	}
 	c.Access.Mode = access.ModeOpen
 	c.Storage.Engine.DataDir = "" // in DataDir, unless the file says otherwise
@@ -150,6 +154,9 @@ func (c config) validate() error {
 	section("listen: ", loopback(c.Listen))
 	if c.ListenGRPC != "" {
 		section("listen_grpc: ", loopback(c.ListenGRPC))
+	}
+	if c.MetricsInterval != 0 && c.MetricsInterval < time.Second {
+		section("", fmt.Errorf("metrics_interval: want a second or more, or 0 for never, have %v", c.MetricsInterval))
 	}
 	if c.Grace <= 0 {
 		section("", fmt.Errorf("grace: want a positive duration, have %v", c.Grace))

@@ -98,6 +98,7 @@ func newConsole(ctx context.Context, cfg config, log *slog.Logger) (_ *console, 
 	if cfg.Storage.DSN == "" {
 		c.engine = engine.New(cfg.Storage.Engine, part("engine"))
 	}
+	c.measure()
 	if c.http, err = listen(ctx, cfg.Listen, "listen"); err != nil {
 		return nil, err
 	}
@@ -157,6 +158,9 @@ func (c *console) stages() []stage {
 	if c.grpc != nil {
 		all = append(all, stage{name: "otlp/grpc", run: c.runGRPC})
 	}
+	if c.cfg.MetricsInterval > 0 {
+		all = append(all, stage{name: "self", run: c.reportSelf})
+	}
 	return all
 }
 
@@ -174,6 +178,7 @@ func (c *console) runStore(ctx context.Context, ready chan<- struct{}) error {
 	for retry := (backoff.Backoff{Base: 200 * time.Millisecond, Cap: 10 * time.Second, Floor: 100 * time.Millisecond}); ; {
 		store, err := clickhouse.Open(ctx, cfg, log)
 		if err == nil {
+			store.Measure(c.set)
 			c.store = store
 			break
 		}

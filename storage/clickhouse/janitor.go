@@ -21,6 +21,7 @@ type Janitor struct {
 	now   func() time.Time
 	disk  func(context.Context) (free, total int64, err error)
 
+	set     *metrics.Set
 	aged    *metrics.Counter // partitions dropped because of their age
 	guarded *metrics.Counter // partitions dropped to make room
 	bytes   *metrics.Counter
@@ -41,7 +42,7 @@ const lingering = 10 * time.Minute
 // NewJanitor returns a janitor of s that counts in set.
 func NewJanitor(s *Store, set *metrics.Set, log *slog.Logger) *Janitor {
 	return &Janitor{
-		store: s, log: log, now: time.Now, disk: s.disk,
+		store: s, log: log, now: time.Now, disk: s.disk, set: set,
 		aged:    set.NewCounter(`signalbox_storage_partitions_dropped_total{reason="age"}`),
 		guarded: set.NewCounter(`signalbox_storage_partitions_dropped_total{reason="disk"}`),
 		bytes:   set.NewCounter(`signalbox_storage_dropped_bytes_total`),
@@ -77,6 +78,13 @@ func (j *Janitor) Sweep(ctx context.Context) error {
 	parts, err := j.store.partitions(ctx)
 	if err != nil {
 		return wrap("list partitions", err)
+	}
+	sizes := map[string]uint64{}
+	for _, p := range parts {
+		sizes[p.table] += p.bytes
+	}
+	for table, n := range sizes {
+		j.set.GetOrCreateGauge(`signalbox_storage_table_bytes{table="`+table+`"}`, nil).Set(float64(n))
 	}
 	today := j.now().UTC().Truncate(24 * time.Hour)
 	var kept []partition

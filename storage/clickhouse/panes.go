@@ -14,6 +14,7 @@ import (
 // Traffic returns what passed, from the roll-up that is no coarser than asked
 // for, or from the finest that retention has kept.
 func (s *Store) Traffic(ctx context.Context, tq storage.TrafficQuery) (storage.Traffic, error) {
+	defer s.timed("traffic")()
 	t, err := s.trafficPanes(ctx, tq)
 	return t, wrap("read traffic", err)
 }

@@ -42,6 +42,7 @@ func (s *Store) Metrics(ctx context.Context, r storage.TimeRange) ([]storage.Met
 
 // MetricSeries returns series with their labels, in a fixed order.
 func (s *Store) MetricSeries(ctx context.Context, mq storage.MetricQuery) ([]storage.MetricSeries, error) {
+	defer s.timed("metric series")()
 	q := newSelection(s.query("metric_series")).unlimited(byLabels)
 	q.narrow(mq)
 	q.add("ORDER BY metric, series\nLIMIT 1 BY metric, series\nLIMIT {limit:UInt32}")
@@ -122,6 +123,7 @@ func (q *selection) narrow(mq storage.MetricQuery) {
 
 // Samples calls each for every sample selected.
 func (s *Store) Samples(ctx context.Context, sq storage.SampleQuery, each storage.SampleFunc) error {
+	defer s.timed("samples")()
 	ctx, cancel := s.bounded(ctx)
 	defer cancel()
 	left := sq.Limit

@@ -11,12 +11,14 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/ClickHouse/ch-go/proto"
 	driver "github.com/ClickHouse/clickhouse-go/v2"
 
 	"github.com/signalbox-dev/signalbox/controlbus"
+	"github.com/signalbox-dev/signalbox/controlbus/measure"
 )
 
 // Store is an open message store. Its methods may be called concurrently.
@@ -26,13 +28,14 @@ type Store struct {
 	log  *slog.Logger
 	conn driver.Conn
 
-	endpoints []*endpoint
-	inserts   sync.Map // table to INSERT statement
-	queries   sync.Map // file of query/ to its text for this database
-	buffers   sync.Pool
-	once      once
-	version   string
-	timings   timings
+	endpoints     []*endpoint
+	inserts       sync.Map // table to INSERT statement
+	queries       sync.Map // file of query/ to its text for this database
+	buffers       sync.Pool
+	once          once
+	version       string
+	reads, writes atomic.Pointer[measure.Seconds] // nil until Measure
+	timings       timings
 }
 
 // Open connects, brings the schema up to date and returns the store. It waits

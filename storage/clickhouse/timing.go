@@ -7,6 +7,9 @@ import (
 	"sync"
 	"time"
 
+	"github.com/VictoriaMetrics/metrics"
+
+	"github.com/signalbox-dev/signalbox/controlbus/measure"
 	"github.com/signalbox-dev/signalbox/storage"
 )
 
@@ -29,6 +32,7 @@ func (s *Store) timed(kind string) func() {
 	began := time.Now()
 	return func() {
 		took := time.Since(began)
+		s.reads.Load().Observe(kind, took)
 		t := &s.timings
 		t.mu.Lock()
 		defer t.mu.Unlock()
@@ -44,6 +48,13 @@ func (s *Store) timed(kind string) func() {
 		k.n++
 		k.total += took
 	}
+}
+
+// Measure counts in set how long reads and inserts take, from now on. Call it
+// once.
+func (s *Store) Measure(set *metrics.Set) {
+	s.reads.Store(measure.NewSeconds(set, "signalbox_storage_query_seconds", "query"))
+	s.writes.Store(measure.NewSeconds(set, "signalbox_storage_insert_seconds", "table"))
 }
 
 // QueryTimes tells how long the latest reads of each kind took, slowest kind

@@ -70,7 +70,9 @@ func (s *Store) insert(ctx context.Context, e *endpoint, table string, day uint1
 		// another, so repeating them is harmless.
 		part = ""
 	}
+	began := time.Now()
 	reusable, err := e.insert(ctx, s.insertSQL(table, columns), part, buf)
+	s.writes.Load().Observe(table, time.Since(began))
 	if reusable && cap(buf.Buf) <= maxPooledBuffer {
 		s.buffers.Put(buf)
 	}

@@ -22,6 +22,7 @@ import (
 	"github.com/prometheus/prometheus/util/annotations"
 
 	"github.com/signalbox-dev/signalbox/controlbus"
+	"github.com/signalbox-dev/signalbox/controlbus/measure"
 	"github.com/signalbox-dev/signalbox/ui/guard"
 )
 
@@ -53,6 +54,7 @@ type API struct {
 	root      http.Handler
 	running   chan struct{} // one for each query that runs
 	waiting   atomic.Int64
+	took      *measure.Seconds
 }
 
 // New starts nothing. The configuration must be valid. Close the API when
@@ -80,6 +82,7 @@ func New(cfg Config, deps Deps) *API {
 		},
 	}
 	if deps.Metrics != nil {
+		a.took = measure.NewSeconds(deps.Metrics, "signalbox_prometheus_query_seconds", "endpoint")
 		deps.Metrics.NewGauge("signalbox_prometheus_queries_running", func() float64 { return float64(len(a.running)) })
 		deps.Metrics.NewGauge("signalbox_prometheus_queries_waiting", func() float64 { return float64(a.waiting.Load()) })
 	}
@@ -217,7 +220,7 @@ func (a *API) turn(ctx context.Context) (done func(), err *apiError) {
 func (a *API) count(endpoint, outcome string, took time.Duration) {
 	if s := a.deps.Metrics; s != nil {
 		s.GetOrCreateCounter(`signalbox_prometheus_queries_total{endpoint="` + endpoint + `",result="` + outcome + `"}`).Inc()
-		s.GetOrCreateHistogram(`signalbox_prometheus_query_seconds{endpoint="` + endpoint + `"}`).Update(took.Seconds())
+		a.took.Observe(endpoint, took)
 	}
 }
 
