@@ -58,7 +58,7 @@ func TestATokenSeesOfTheAPIWhatItsOwnerMay(t *testing.T) {
 		t.Errorf("a reader's body: %v", body)
 	}
 	get(viewer, "/messages/"+other, http.StatusNotFound)
-	for _, path := range []string{"/messages/" + payment + "/body", "/messages/export", "/messages?q=GatewayTimeout"} {
+	for _, path := range []string{"/messages/" + payment + "/body", "/messages/export", "/messages?q=GatewayTimeout", "/messages?q=body.attempt+%3D+3", "/messages?q=NOT+body:x"} {
 		if got := get(viewer, path, http.StatusForbidden); !strings.HasSuffix(got["type"].(string), ":denied") || got["detail"] == "" {
 			t.Errorf("%s: %v", path, got)
 		}

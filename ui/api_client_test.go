@@ -42,7 +42,7 @@ func TestAGeneratedClientWorks(t *testing.T) {
 		t.Fatalf("channels: %v %s", err, chans.Body)
 	}
 
-	p := apitest.SearchMessagesParams{Q: ptr("failed channel:payments.*"), Limit: ptr(10), Snippets: ptr(true), From: ptr(now.Add(-time.Hour)), To: ptr(now)}
+	p := apitest.SearchMessagesParams{Q: ptr("failed:true channel:payments.*"), Limit: ptr(10), Snippets: ptr(true), From: ptr(now.Add(-time.Hour)), To: ptr(now)}
 	var first apitest.Message
 	found, pages := 0, 0
 	for ; ; pages++ {
@@ -98,7 +98,7 @@ func TestAGeneratedClientWorks(t *testing.T) {
 	}
 
 	wrong, err := c.SearchMessagesWithResponse(ctx, &apitest.SearchMessagesParams{Q: ptr("chanel:orders")})
-	if err != nil || wrong.ApplicationproblemJSONDefault == nil || wrong.ApplicationproblemJSONDefault.Type != apitest.TagSignalboxDev2026ProblemInvalid {
+	if err != nil || wrong.ApplicationproblemJSONDefault == nil || wrong.ApplicationproblemJSONDefault.Type != apitest.TagSignalboxDev2026ProblemFilter || *wrong.ApplicationproblemJSONDefault.Suggestion != "channel" {
 		t.Fatalf("a wrong filter: %v %s", err, wrong.Body)
 	}
 	s.err = errors.Join(fmt.Errorf("engine restarts"), controlbus.ErrUnavailable)

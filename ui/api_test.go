@@ -138,11 +138,11 @@ func TestEveryAnswerOfTheAPIIsAsDescribed(t *testing.T) {
 		"/version": 200, "/whoami": 200, "/environments": 200, "/overview": 200, "/overview?env=production&range=6h": 200, "/health": 200, "/store": 200,
 		"/channels": 200, "/channels?env=production&name=orders.*&limit=3": 200, "/channels?range=forever": 400,
 		"/channel?broker=rabbit-eu1&name=payments.capture&env=production": 200, "/channel?broker=rabbit-eu1&name=nowhere": 404, "/channel": 400,
-		"/messages": 200, "/messages?q=failed&limit=5&order=oldest&snippets=true": 200, "/messages?q=chanel:orders": 400, "/messages?limit=0": 400, "/messages?limit=1001": 400,
+		"/messages": 200, "/messages?q=failed:true&limit=5&order=oldest&snippets=true": 200, "/messages?q=chanel:orders": 400, "/messages?limit=0": 400, "/messages?limit=1001": 400,
 		"/messages?from=2026-11-21T14:00:00Z&to=2026-11-21T14:20:59.5Z": 200, "/messages?from=2026-11-21T15:00:00Z&to=2026-11-21T14:00:00Z": 400,
-		"/messages?q=" + strings.Repeat("x", 2001): 413, "/messages?cursor=zzz": 400, "/messages?order=up": 400, "/messages?snippets=yes": 400,
+		"/messages?q=" + strings.Repeat("x", 4097): 400, "/messages?q=time+%3E+now-15m&now=2026-11-21T14:00:00Z": 200, "/messages?now=soon": 400, "/messages?cursor=zzz": 400, "/messages?order=up": 400, "/messages?snippets=yes": 400,
 		"/messages/" + dead: 200, "/messages/" + dead + "?body=base64&at=2026-11-21T14:20:59Z": 200, "/messages/" + dead + "?body=none": 200, "/messages/xyz": 400, "/messages/" + strings.Repeat("00", 16): 404,
-		"/messages/export": 200, "/messages/export?format=xml": 400, "/messages/export?limit=0": 400, "/messages/export?format=csv&q=failed&bodies=true": 200,
+		"/messages/export": 200, "/messages/export?format=xml": 400, "/messages/export?limit=0": 400, "/messages/export?format=csv&q=failed:true&bodies=true": 200,
 		"/messages/" + dead + "/body": 200, "/messages/" + dead + "/history": 200, "/messages/" + dead + "/history?limit=2": 200,
 		"/history?correlation_id=" + s.messages[0].CorrelationID: 200, "/history?trace_id=5B8A0000000000000000000000000000": 200, "/history?message_id=x": 200, "/history": 400, "/history?trace_id=xyz": 400,
 		"/agents": 200, "/agents?env=production": 200, "/taps": 200, "/taps?broker=rabbit-eu1": 200, "/openapi.json": 200,
@@ -181,7 +181,7 @@ func TestAProblemDocumentSaysWhatIsWrong(t *testing.T) {
 		{"GET", "/messages?quary=x", 400, "invalid", `unknown parameter "quary": want q, env, from`},
 		{"GET", "/version?x=1", 400, "invalid", `unknown parameter "x": none is taken here`},
 		{"GET", "/messages?env=a&env=b", 400, "invalid", `parameter "env" is given 2 times`},
-		{"GET", "/messages?q=" + url.QueryEscape("failed chanel:x"), 400, "invalid", "position 8"},
+		{"GET", "/messages?q=" + url.QueryEscape("failed:true chanel:x"), 400, "filter", "position 13"},
 		{"GET", "/nothing", 404, "not-found", "openapi.json"},
 		{"POST", "/messages", 405, "method", "want GET"},
 		{"PUT", "/taps", 405, "method", "want DELETE, GET, POST"},
@@ -206,18 +206,20 @@ func TestAProblemDocumentSaysWhatIsWrong(t *testing.T) {
 		_, err := filter.Parse(q.Filter, now)
 		return newFakeTap(), err
 	})
-	w := httptest.NewRecorder()
-	newUI(t, s, r, parses).ServeHTTP(w, httptest.NewRequest("GET", v1+"/live?filter="+url.QueryEscape("size > 3 AND chanel:x"), nil))
-	var p struct {
-		Type, Detail, Suggestion string
-		Position, Length         int
-	}
-	if err := json.Unmarshal(w.Body.Bytes(), &p); err != nil || w.Code != 400 || !strings.HasSuffix(p.Type, ":filter") || p.Position != 13 || p.Length != 6 || p.Suggestion != "channel" {
-		t.Errorf("a wrong filter: got %d %s", w.Code, w.Body)
+	for _, path := range []string{"/live?filter=", "/messages?q=", "/messages/export?q="} {
+		w := httptest.NewRecorder()
+		newUI(t, s, r, parses).ServeHTTP(w, httptest.NewRequest("GET", v1+path+url.QueryEscape("size > 3 AND chanel:x"), nil))
+		var p struct {
+			Type, Detail, Suggestion string
+			Position, Length         int
+		}
+		if err := json.Unmarshal(w.Body.Bytes(), &p); err != nil || w.Code != 400 || !strings.HasSuffix(p.Type, ":filter") || p.Position != 13 || p.Length != 6 || p.Suggestion != "channel" {
+			t.Errorf("%s with a wrong filter: got %d %s", path, w.Code, w.Body)
+		}
 	}
 	// What is not foreseen may hold what only the log should.
 	s.err = fmt.Errorf("dial tcp: password=hunter2")
-	w = httptest.NewRecorder()
+	w := httptest.NewRecorder()
 	h.ServeHTTP(w, httptest.NewRequest("GET", v1+"/messages", nil))
 	if w.Code != 500 || strings.Contains(w.Body.String(), "hunter2") {
 		t.Errorf("an unforeseen error: got %d %s", w.Code, w.Body)
@@ -263,6 +265,10 @@ func TestPagesOfTheAPIAreFollowedByTheirLink(t *testing.T) {
 	}
 	if len(seen) != len(s.messages) || pages != 3 {
 		t.Errorf("got %d messages on %d pages, want %d on 3", len(seen), pages, len(s.messages))
+	}
+	w := c.call(t, h, request("GET", v1+"/messages?limit=2&q=time+%3E+now-15m", nil))
+	if l := w.Header().Get("Link"); !strings.Contains(l, "now=2026-11-21T14%3A20%3A59.87Z") {
+		t.Errorf("the next page would read now otherwise: %s", l)
 	}
 	s.stopped = storage.StopDeadline
 	got := fetch(t, c, h, v1+"/messages?q=timeout", 200)

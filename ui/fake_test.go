@@ -79,6 +79,7 @@ func (f *fakeStore) Messages(_ context.Context, q storage.MessageQuery) (storage
 			q.TraceID != "" && hex.EncodeToString(m.TraceID[:]) != q.TraceID ||
 			q.FailedOnly && m.Outcome == controlbus.OutcomeOK ||
 			q.BodyWord != "" && !strings.Contains(strings.ToLower(string(m.Body)), strings.ToLower(q.BodyWord)) ||
+			!q.Filter.Match(&m.MessageEvent) ||
 			q.HeaderName != "" && !slices.Contains(m.Headers, controlbus.Header{Key: q.HeaderName, Value: q.HeaderValue}) {
 			continue
 		}

@@ -48,7 +48,7 @@ func (l *limited) Environments(ctx context.Context, within storage.TimeRange) ([
 
 // readsBodies says whether a search looks into payloads: then its answer tells
 // what is in them.
-func readsBodies(q storage.MessageQuery) bool { return q.BodyWord != "" }
+func readsBodies(q storage.MessageQuery) bool { return q.BodyWord != "" || q.Filter.NeedsBody() }
 
 // search is what a search is limited to. One that looks into payloads is done
 // only where they may be read: elsewhere its answer would tell what is in them.

@@ -27,7 +27,7 @@ func (t *terminal) search(ctx context.Context, args []string) error {
 	flags := t.verb("search", "['FILTER'] [flags]", `
 Searches the message store as the page Messages does; the broker is not touched. The filter is that of the search box, in quotes for the shell:
 
-  signalbox search 'timeout channel:orders.* failed' --since 1h
+  signalbox search 'timeout channel:orders.* failed:true' --since 1h
   signalbox search 'correlation:ORD-7731904' -o ndjson | jq .channel
 
 Newest first, 100 messages unless --limit or --all say otherwise. What was looked at, and why the search stopped, goes to standard error.`)
@@ -55,7 +55,11 @@ Newest first, 100 messages unless --limit or --all say otherwise. What was looke
 	}
 	q := url.Values{}
 	// Words that the shell took apart belong together again.
-	set(q, "q", strings.Join(rest, " "), "env", *env, "order", *order, "cursor", *cursor)
+	text := strings.Join(rest, " ")
+	if strings.Contains(text, "now") { // means the same on every page
+		q.Set("now", time.Now().UTC().Format(time.RFC3339Nano))
+	}
+	set(q, "q", text, "env", *env, "order", *order, "cursor", *cursor)
 	if err := within.fill(q); err != nil {
 		return err
 	}

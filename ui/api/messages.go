@@ -10,9 +10,9 @@ import (
 	"time"
 
 	"github.com/signalbox-dev/signalbox/controlbus"
+	"github.com/signalbox-dev/signalbox/controlbus/filter"
 	"github.com/signalbox-dev/signalbox/storage"
 	"github.com/signalbox-dev/signalbox/ui/page"
-	"github.com/signalbox-dev/signalbox/ui/page/messages"
 )
 
 const (
@@ -37,9 +37,11 @@ func (p *params) search() (q storage.MessageQuery, reads string) {
 	if p.choice("order", "newest", "oldest") == "oldest" {
 		q.Order = storage.OldestFirst
 	}
-	text := strings.TrimSpace(p.text("q"))
+	// A page that follows reads the filter as the first one did.
+	now := p.at("now", p.now)
 	if p.err == nil {
-		reads, p.err = messages.Parse(text, &q)
+		q.Filter, p.err = filter.Parse(p.form.Get("q"), now)
+		reads = q.Filter.Explain()
 	}
 	return q, reads
 }
@@ -63,14 +65,14 @@ func (a *API) messages(w http.ResponseWriter, r *http.Request) error {
 		out.Messages = append(out.Messages, message(&found.Messages[i], q.Snippets))
 	}
 	if found.Next != "" {
-		w.Header().Set("Link", "<"+next(r, q.Range, found.Next)+`>; rel="next"`)
+		w.Header().Set("Link", "<"+next(r, p.at("now", p.now), q.Range, found.Next)+`>; rel="next"`)
 	}
 	return write(w, http.StatusOK, out)
 }
 
-// next is the address of the next page. It names the range by its ends: "the
-// last hour" would have moved on.
-func next(r *http.Request, within storage.TimeRange, cursor string) string {
+// next is the address of the next page. It names the range by its ends, and the
+// present of the filter: "the last hour" would have moved on.
+func next(r *http.Request, now time.Time, within storage.TimeRange, cursor string) string {
 	q := url.Values{}
 	for k, v := range r.URL.Query() {
 		q[k] = v
@@ -79,6 +81,9 @@ func next(r *http.Request, within storage.TimeRange, cursor string) string {
 	q.Set("from", within.From.UTC().Format(time.RFC3339Nano))
 	q.Set("to", within.To.UTC().Format(time.RFC3339Nano))
 	q.Set("cursor", cursor)
+	if strings.Contains(q.Get("q"), "now") {
+		q.Set("now", now.UTC().Format(time.RFC3339Nano))
+	}
 	return r.URL.Path + "?" + q.Encode()
 }
 

@@ -1569,6 +1569,9 @@ type Events = int
 // From defines model for from.
 type From = time.Time
 
+// Now defines model for now.
+type Now = time.Time
+
 // Order defines model for order.
 type Order string
 
@@ -1683,7 +1686,7 @@ type OpenLiveTapParamsForm string
 
 // SearchMessagesParams defines parameters for SearchMessages.
 type SearchMessagesParams struct {
-	// Q The filter, as in the search box
+	// Q The filter, as in the search box; docs/filter.md has the language
 	Q *Q `form:"q,omitempty" json:"q,omitempty"`
 
 	// Env Environment; all of them without it
@@ -1703,6 +1706,9 @@ type SearchMessagesParams struct {
 	// Cursor `next` of the page before, with everything else as it was
 	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
 
+	// Now What `now` means in the filter; the address in `Link` has it, so that pages agree
+	Now *Now `form:"now,omitempty" json:"now,omitempty"`
+
 	// Snippets Add the start of each body
 	Snippets *bool `form:"snippets,omitempty" json:"snippets,omitempty"`
 }
@@ -1714,7 +1720,7 @@ type SearchMessagesParamsOrder string
 type ExportMessagesParams struct {
 	Format *ExportMessagesParamsFormat `form:"format,omitempty" json:"format,omitempty"`
 
-	// Q The filter, as in the search box
+	// Q The filter, as in the search box; docs/filter.md has the language
 	Q *Q `form:"q,omitempty" json:"q,omitempty"`
 
 	// Env Environment; all of them without it
@@ -1735,6 +1741,9 @@ type ExportMessagesParams struct {
 
 	// Cursor `next` of the page before, with everything else as it was
 	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// Now What `now` means in the filter; the address in `Link` has it, so that pages agree
+	Now *Now `form:"now,omitempty" json:"now,omitempty"`
 
 	// Bodies Add the stored bodies
 	Bodies *bool `form:"bodies,omitempty" json:"bodies,omitempty"`
@@ -3113,6 +3122,18 @@ func NewSearchMessagesRequest(server string, params *SearchMessagesParams) (*htt
 
 		}
 
+		if params.Now != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "now", *params.Now, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: "date-time"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
 		if params.Snippets != nil {
 
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "snippets", *params.Snippets, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
@@ -3266,6 +3287,18 @@ func NewExportMessagesRequest(server string, params *ExportMessagesParams) (*htt
 		if params.Cursor != nil {
 
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "cursor", *params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Now != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "now", *params.Now, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: "date-time"}); err != nil {
 				return nil, err
 			} else {
 				for _, qp := range strings.Split(queryFrag, "&") {
