@@ -103,7 +103,8 @@ func (p *people) ask(as, method, path string) *httptest.ResponseRecorder {
 // verdict is how far a request came.
 func verdict(w *httptest.ResponseRecorder) string {
 	switch {
-	case w.Code == http.StatusUnauthorized, w.Code == http.StatusSeeOther && strings.HasPrefix(w.Header().Get("Location"), "/login"):
+	case w.Code == http.StatusUnauthorized && w.Header().Get("WWW-Authenticate") != "",
+		w.Code == http.StatusSeeOther && (w.Header().Get("Location") == "/login" || strings.HasPrefix(w.Header().Get("Location"), "/login?next=")):
 		return "sign in"
 	case w.Code == http.StatusForbidden:
 		return "-"

@@ -123,9 +123,15 @@ func look(ctx context.Context, t *testing.T, said func() []string, p picture) {
 	var wide int64
 	var raw string
 	acts := []browser.Action{
-		browser.Size(p.width, h, p.width == 390), browser.Theme(p.theme), chromedp.Navigate(p.at), browser.Until(`document.readyState === "complete"`),
-		browser.Until(`!document.querySelector("[data-chart]") || !!document.querySelector(".uplot canvas")`),
+		browser.Size(p.width, h, p.width == 390), browser.Theme(p.theme),
 	}
+	if p.at != "" { // else the page that is open
+		acts = append(acts, chromedp.Navigate(p.at))
+	}
+	acts = append(acts, browser.Until(`document.readyState === "complete"`),
+		browser.Until(`document.getAnimations().every((a) => a.playState !== "running" || !(a instanceof CSSTransition))`),
+		browser.Until(`!document.querySelector("[data-chart]") || !!document.querySelector(".uplot canvas")`),
+	)
 	if p.name == "live" {
 		acts = append(acts, browser.Until(`document.querySelectorAll(".taprow").length > 20`))
 	}

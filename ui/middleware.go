@@ -35,6 +35,9 @@ func (u *UI) secure(next http.Handler) http.Handler {
 		h.Set("Content-Security-Policy", "default-src 'none'; script-src 'nonce-"+nonce+"'; style-src 'nonce-"+nonce+"'; "+
 			"img-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types signalbox")
 		h.Set("X-Content-Type-Options", "nosniff")
+		if u.cfg.Guard.Secure(r) {
+			h.Set("Strict-Transport-Security", "max-age=31536000")
+		}
 		h.Set("X-Frame-Options", "DENY")
 		h.Set("Referrer-Policy", "same-origin")
 		h.Set("Cross-Origin-Opener-Policy", "same-origin")
@@ -178,7 +181,7 @@ func (u *UI) askIn(w http.ResponseWriter, r *http.Request, err error) {
 
 // signIn is the address of the sign-in that leads on to a page of the console.
 func signIn(next string) string {
-	if next = localPath(next); next == "/" {
+	if next = page.LocalPath(next); next == "/" {
 		return "/login"
 	}
 	return "/login?" + url.Values{"next": {next}}.Encode()

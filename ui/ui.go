@@ -27,6 +27,7 @@ import (
 	"github.com/signalbox-dev/signalbox/ui/guard"
 	"github.com/signalbox-dev/signalbox/ui/live"
 	"github.com/signalbox-dev/signalbox/ui/page"
+	accesspages "github.com/signalbox-dev/signalbox/ui/page/access"
 	"github.com/signalbox-dev/signalbox/ui/page/agents"
 	"github.com/signalbox-dev/signalbox/ui/page/channels"
 	"github.com/signalbox-dev/signalbox/ui/page/health"
@@ -59,14 +60,16 @@ type Roster interface {
 // nil has no page and no navigation.
 type Config struct {
 	// Guard knows who asks; every route is mounted behind it.
-	Guard   *guard.Guard
-	Log     *slog.Logger
-	Version string
-	Store   Store
-	Roster  Roster
-	Live    live.Source
-	Health  overview.Health
-	Self    health.Source // the page of the console itself; Health where that is nil
+	Guard *guard.Guard
+	// Provider signs people in somewhere else; nil for none.
+	Provider accesspages.Provider
+	Log      *slog.Logger
+	Version  string
+	Store    Store
+	Roster   Roster
+	Live     live.Source
+	Health   overview.Health
+	Self     health.Source // the page of the console itself; Health where that is nil
 	// Effective is what the console runs with, secrets masked; nil: not told.
 	Effective func() settings.Effective
 	// Origins are trusted besides the host asked, scheme and port included:
@@ -216,6 +219,7 @@ func (u *UI) routes() error {
 		return err
 	}
 	areas = append(areas, programs.Routes()...)
+	areas = append(areas, accesspages.New(u.site, c.Guard, c.Provider).Routes()...)
 	areas = append(areas,
 		page.Route{Pattern: "POST /preferences", Handler: u.preferences, Action: access.Public},
 		page.Route{Pattern: "/", Action: access.Self, Handler: func(_ http.ResponseWriter, r *http.Request) error {
@@ -250,7 +254,7 @@ func (u *UI) settingsLinks() []settings.Link {
 		{Label: "Users", Text: "who may sign in, and what they may do where", URL: "/users"},
 		{Label: "Your account", Text: "password, sessions and your own API tokens", URL: "/account"},
 		{Label: "API tokens", Text: "programs that ask this console", URL: "/tokens"},
-		{Label: "Enrolment of agents", Text: "tokens with which agents introduce themselves", URL: "/enrolment"},
+		{Label: "Enrolment of agents", Text: "tokens with which agents introduce themselves", URL: "/settings/agents"},
 		{Label: "Audit", Text: "who did and read what", URL: "/audit"},
 	} {
 		for _, r := range u.mux.Routes() {
@@ -337,15 +341,6 @@ func (u *UI) preferences(w http.ResponseWriter, r *http.Request) error {
 		}
 		set(page.CookieZone, zone)
 	}
-	http.Redirect(w, r, localPath(r.PostForm.Get("back")), http.StatusSeeOther)
+	http.Redirect(w, r, page.LocalPath(r.PostForm.Get("back")), http.StatusSeeOther)
 	return nil
-}
-
-// localPath keeps a redirect within the console whatever the form says.
-func localPath(s string) string {
-	p, err := url.Parse(s)
-	if err != nil || p.IsAbs() || p.Host != "" || p.Opaque != "" || !strings.HasPrefix(s, "/") || strings.HasPrefix(s, "//") || strings.ContainsAny(s, "\\\r\n\t") {
-		return "/"
-	}
-	return s
 }

@@ -7,6 +7,8 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/netip"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -40,6 +42,12 @@ type config struct {
 	// MetricsInterval is how often the console puts its own metrics into its
 	// store; 0 for never.
 	MetricsInterval time.Duration `yaml:"metrics_interval"`
+	// PublicURL is the console's address as browsers know it, where that is not
+	// the one listened on.
+	PublicURL string    `yaml:"public_url"`
+	TLS       tlsConfig `yaml:"tls"`
+	// TrustedProxies may say for whom they ask (X-Forwarded-For).
+	TrustedProxies []netip.Prefix `yaml:"trusted_proxies"`
 
 	Log        logConfig         `yaml:"log"`
 	Storage    storageConfig     `yaml:"storage"`
@@ -83,7 +91,6 @@ func defaultConfig() config {
 		Privacy:         access.DefaultPrivacy(),
 		Commands:        ledger.DefaultConfig(),
 	}
-	c.Access.Mode = access.ModeOpen
 	c.Storage.Engine.DataDir = "" // in DataDir, unless the file says otherwise
 	c.Collector.Dir = ""
 	c.Ingest.Quarantine = ""
@@ -151,9 +158,13 @@ func (c config) validate() error {
 	if c.DataDir == "" {
 		section("", errors.New("data_dir: want a directory, have none"))
 	}
-	section("listen: ", loopback(c.Listen))
+	section("listen: ", c.exposure(c.Listen))
 	if c.ListenGRPC != "" {
-		section("listen_grpc: ", loopback(c.ListenGRPC))
+		section("listen_grpc: ", c.exposure(c.ListenGRPC))
+	}
+	section("tls.", c.TLS.validate())
+	if _, err := c.public(); err != nil {
+		section("public_url: ", err)
 	}
 	if c.MetricsInterval != 0 && c.MetricsInterval < time.Second {
 		section("", fmt.Errorf("metrics_interval: want a second or more, or 0 for never, have %v", c.MetricsInterval))
@@ -178,17 +189,55 @@ func (c config) validate() error {
 	return errors.Join(errs...)
 }
 
-// loopback refuses an address that others can reach: this version has no
-// sign-in and no TLS, so nobody else may come in.
-func loopback(addr string) error {
-	host, _, err := net.SplitHostPort(addr)
-	if err != nil {
-		return fmt.Errorf("want host:port, have %q", addr)
-	}
-	if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
-		return fmt.Errorf("want a loopback address such as 127.0.0.1:8470, because there is no sign-in yet; have %q. Put a proxy with access control before it to reach it from elsewhere", addr)
+// exposure refuses an address that others can reach where what is sent could be
+// read on the way, or where nobody signs in.
+func (c config) exposure(addr string) error {
+	own, err := loopback(addr)
+	switch {
+	case err != nil || own:
+		return err
+	case c.Access.Mode == access.ModeOpen:
+		return fmt.Errorf("want a loopback address such as 127.0.0.1:8470, because access.mode is open: everybody who reaches the console is its administrator; have %q", addr)
+	case !c.TLS.speaks() && !c.TLS.TerminatedByProxy:
+		return fmt.Errorf("want a loopback address such as 127.0.0.1:8470, or TLS: passwords and messages would cross the network readable. Name tls.cert_file and tls.key_file, or set tls.terminated_by_proxy: true where a proxy that speaks TLS is all that reaches this port; have %q", addr)
 	}
 	return nil
+}
+
+// loopback says whether only this machine reaches an address.
+func loopback(addr string) (bool, error) {
+	host, _, err := net.SplitHostPort(addr)
+	if err != nil {
+		return false, fmt.Errorf("want host:port, have %q", addr)
+	}
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback(), nil
+}
+
+// agentsOpen says whether agents and services need no credential: as the
+// configuration says, else where only this machine reaches the ports.
+func (c config) agentsOpen() bool {
+	if c.Access.Agents != "" {
+		return c.Access.Agents == access.AgentsOpen
+	}
+	for _, addr := range []string{c.Listen, c.ListenGRPC} {
+		if own, err := loopback(addr); addr != "" && (err != nil || !own) {
+			return false
+		}
+	}
+	return !c.TLS.TerminatedByProxy && c.PublicURL == ""
+}
+
+// public is the address that browsers know, nil for the one listened on.
+func (c config) public() (*url.URL, error) {
+	if c.PublicURL == "" {
+		return nil, nil
+	}
+	u, err := url.Parse(c.PublicURL)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.Path != "" && u.Path != "/" || u.RawQuery != "" || u.User != nil {
+		return nil, fmt.Errorf("want an address such as https://signalbox.example, have %q", c.PublicURL)
+	}
+	return u, nil
 }
 
 func (c logConfig) logger(w io.Writer) *slog.Logger {

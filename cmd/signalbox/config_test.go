@@ -37,7 +37,11 @@ func TestMistakesAreNamedWithTheirPlace(t *testing.T) {
 	}{
 		{"misspelt key", "listen: 127.0.0.1:0\nlisten_grcp: x\n", []string{"line 2", "listen_grcp"}},
 		{"wrong type", "grace: soon\n", []string{"line 1", "soon"}},
-		{"open to the network", "listen: 0.0.0.0:8470\n", []string{"listen", "loopback", "no sign-in"}},
+		{"open to the network", "listen: 0.0.0.0:8470\n", []string{"listen", "loopback", "tls.cert_file"}},
+		{"open to the network for everybody", "listen: 0.0.0.0:8470\ntls: {cert_file: c, key_file: k}\naccess: {mode: open}\n", []string{"listen", "loopback", "administrator"}},
+		{"half of a certificate", "tls: {cert_file: c}\n", []string{"tls.cert_file, key_file"}},
+		{"an address with a path", "public_url: https://x.example/signalbox\n", []string{"public_url", "https://signalbox.example"}},
+		{"a mode that is none", "access: {mode: closed, agents: maybe, session_idle: 1s}\n", []string{"access.mode", "access.agents", "access.session_idle"}},
 		{"several at once", "collector:\n  max_bytes: 1\nlive:\n  max_rate: 0\n", []string{"collector.max_bytes", "live.max_rate"}},
 		{"two places for a secret", "storage:\n  dsn: http://x\n  dsn_file: y\n", []string{"dsn or dsn_file"}},
 	} {

@@ -11,11 +11,13 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/VictoriaMetrics/metrics"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
 
 	"github.com/signalbox-dev/signalbox/collector"
 	"github.com/signalbox-dev/signalbox/collector/ingest"
@@ -59,6 +61,7 @@ type console struct {
 	store *clickhouse.Store
 
 	http, grpc net.Listener
+	cert       *certificate // nil: plain HTTP
 }
 
 // newConsole opens what is on disk and the listeners, so that a second console
@@ -92,8 +95,22 @@ func newConsole(ctx context.Context, cfg config, log *slog.Logger) (_ *console, 
 	if err != nil {
 		return nil, err
 	}
-	if c.guard, err = guard.New(guard.Config{Access: service, Log: part("guard"), AgentsOpen: cfg.Access.Agents != access.AgentsToken}); err != nil {
+	public, err := cfg.public()
+	if err != nil {
 		return nil, err
+	}
+	if c.guard, err = guard.New(guard.Config{
+		Access: service, Log: part("guard"), AgentsOpen: cfg.agentsOpen(), Public: public, HTTPS: cfg.TLS.TerminatedByProxy, Proxies: cfg.TrustedProxies,
+	}); err != nil {
+		return nil, err
+	}
+	if own, err := loopback(cfg.Listen); err == nil && !own && cfg.agentsOpen() {
+		part("guard").WarnContext(ctx, "access.agents is open: whoever reaches the port may send telemetry and report as any agent")
+	}
+	if cfg.TLS.speaks() {
+		if c.cert, err = newCertificate(cfg.TLS, part("tls")); err != nil {
+			return nil, err
+		}
 	}
 	if cfg.Storage.DSN == "" {
 		c.engine = engine.New(cfg.Storage.Engine, part("engine"))
@@ -119,7 +136,30 @@ func listen(ctx context.Context, addr, key string) (net.Listener, error) {
 }
 
 // url is where the pages are.
-func (c *console) url() string { return "http://" + c.http.Addr().String() }
+func (c *console) url() string {
+	if c.cfg.PublicURL != "" {
+		return strings.TrimSuffix(c.cfg.PublicURL, "/")
+	}
+	scheme, addr := "http://", c.http.Addr().String()
+	if c.cert != nil {
+		scheme = "https://"
+	}
+	if host, port, err := net.SplitHostPort(addr); err == nil && net.ParseIP(host).IsUnspecified() {
+		addr = net.JoinHostPort("localhost", port)
+	}
+	return scheme + addr
+}
+
+// invite prints, while there is no user, the one-time link with which the first
+// is made. It goes to standard output and not into the log, which others read.
+func (c *console) invite(ctx context.Context, out io.Writer) error {
+	secret, err := c.guard.Access().Setup(ctx)
+	if err != nil || secret == "" {
+		return err
+	}
+	_, err = fmt.Fprintf(out, "\nThis console has no user yet. Make the first one, within 24 hours, at\n\n    %s/setup?token=%s\n\n", c.url(), secret.Reveal())
+	return err
+}
 
 // close gives back what newConsole opened. The stages have ended.
 func (c *console) close() error {
@@ -256,7 +296,14 @@ func (c *console) runHTTP(ctx context.Context, ready chan<- struct{}) error {
 		MaxHeaderBytes: 64 << 10, ErrorLog: slog.NewLogLogger(c.log.With("component", "http").Handler(), slog.LevelDebug),
 	}
 	served := make(chan error, 1)
-	go func() { served <- server.Serve(c.http) }()
+	go func() {
+		if c.cert != nil {
+			server.TLSConfig = c.cert.config("h2", "http/1.1")
+			served <- server.ServeTLS(c.http, "", "")
+			return
+		}
+		served <- server.Serve(c.http)
+	}()
 	close(ready)
 	select {
 	case err := <-served:
@@ -280,7 +327,11 @@ func (c *console) runHTTP(ctx context.Context, ready chan<- struct{}) error {
 
 // runGRPC serves OTLP/gRPC.
 func (c *console) runGRPC(ctx context.Context) error {
-	server := c.receiver.GRPCServer()
+	var opts []grpc.ServerOption
+	if c.cert != nil {
+		opts = append(opts, grpc.Creds(credentials.NewTLS(c.cert.config("h2"))))
+	}
+	server := c.receiver.GRPCServer(opts...)
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(c.grpc) }()
 	select {

@@ -16,6 +16,7 @@ import (
 	"github.com/signalbox-dev/signalbox/agents/export"
 	"github.com/signalbox-dev/signalbox/agents/nats"
 	"github.com/signalbox-dev/signalbox/controlbus"
+	"github.com/signalbox-dev/signalbox/controlbus/access"
 	"github.com/signalbox-dev/signalbox/demo/broker"
 	"github.com/signalbox-dev/signalbox/demo/company"
 )
@@ -124,6 +125,8 @@ func runDemo(ctx context.Context, args []string, stdout, stderr io.Writer) error
 func demoConsole(ctx context.Context, o demoOptions, log *slog.Logger) (*console, error) {
 	cfg := defaultConfig()
 	cfg.DataDir, cfg.Listen, cfg.ListenGRPC = filepath.Join(o.data, "console"), o.listen, o.grpc
+	// To be looked at at once, by whoever sits at this machine.
+	cfg.Access.Mode = access.ModeOpen
 	cfg.derive()
 	if err := cfg.validate(); err != nil {
 		return nil, fmt.Errorf("%w: demo:\n%w", errUsage, err)

@@ -54,6 +54,9 @@ func serve(ctx context.Context, args []string) error {
 	}
 	announce := stage{name: "announce", run: func(ctx context.Context) error {
 		log.InfoContext(ctx, "console is ready", "url", c.url(), "version", version)
+		if err := c.invite(ctx, os.Stdout); err != nil {
+			return err
+		}
 		<-ctx.Done()
 		return nil
 	}}

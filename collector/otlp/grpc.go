@@ -17,15 +17,15 @@ import (
 // GRPCServer returns a server for the three OTLP services. The caller serves
 // and stops it. Requests reach the consumer as the bytes that were sent; pdata
 // is not involved.
-func (r *Receiver) GRPCServer() *grpc.Server {
-	s := grpc.NewServer(
+func (r *Receiver) GRPCServer(opts ...grpc.ServerOption) *grpc.Server {
+	s := grpc.NewServer(append([]grpc.ServerOption{
 		grpc.ForceServerCodecV2(rawCodec{}),
 		grpc.MaxRecvMsgSize(int(min(grpcMost, r.cfg.MaxRequest))),
 		grpc.MaxConcurrentStreams(32),
-		grpc.ConnectionTimeout(20*time.Second),
+		grpc.ConnectionTimeout(20 * time.Second),
 		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionIdle: 10 * time.Minute, Time: time.Minute, Timeout: 20 * time.Second}),
 		grpc.InTapHandle(r.admit),
-	)
+	}, opts...)...)
 	for _, d := range []struct {
 		service string
 		signal  collector.Signal

@@ -180,7 +180,7 @@ func (s *Service) CreateEnrolment(ctx context.Context, by Identity, n NewEnrolme
 		Grants: grants, CreatedAt: now, ExpiresAt: now.Add(n.Life), Left: n.Agents,
 	}
 	e := s.event(actor(by), Event{Code: EventEnrolCreate, Target: t.Name + " " + t.Hint, Env: grants[0].Env, Address: ClientFrom(ctx).Address,
-		Detail: fmt.Sprintf("For %d agents, until %s UTC.", n.Agents, t.ExpiresAt.UTC().Format(time.DateTime))})
+		Detail: fmt.Sprintf("For %d %s, until %s UTC.", n.Agents, map[bool]string{true: "agent", false: "agents"}[n.Agents == 1], t.ExpiresAt.UTC().Format(time.DateTime))})
 	if err := s.store.AddToken(ctx, t, e); err != nil {
 		return Token{}, "", err
 	}

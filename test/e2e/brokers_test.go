@@ -149,7 +149,7 @@ func TestTwoBrokersInABrowser(t *testing.T) {
 		return path
 	}
 	console := program.Start(t, program.Console, nil, "serve", "--config", write("console.yaml", fmt.Sprintf(
-		"listen: 127.0.0.1:0\nlisten_grpc: \"\"\ndata_dir: %s\n", filepath.Join(dir, "console"))))
+		"listen: 127.0.0.1:0\nlisten_grpc: \"\"\naccess: {mode: open}\ndata_dir: %s\n", filepath.Join(dir, "console"))))
 	address := await(t, console, `url=(http://\S+)`)[1]
 
 	plain, err := url.Parse(vhostURL)

@@ -34,7 +34,7 @@ func newSite(t *testing.T, change func(map[string]any)) *site {
 	enginetest.Require(t)
 	s := &site{dir: t.TempDir(), http: freeAddr(t), grpc: freeAddr(t), sql: freeAddr(t)}
 	cfg := map[string]any{
-		"data_dir": filepath.Join(s.dir, "data"), "listen": s.http, "listen_grpc": s.grpc, "grace": "10s",
+		"data_dir": filepath.Join(s.dir, "data"), "listen": s.http, "listen_grpc": s.grpc, "grace": "10s", "access": map[string]any{"mode": "open"},
 		"storage": map[string]any{"engine": map[string]any{"tcp_listen": s.sql}},
 	}
 	if change != nil {

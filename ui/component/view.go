@@ -30,6 +30,8 @@ type Shell struct {
 
 	User string // who is signed in
 	Open bool   // nobody signs in on this console
+	// Still is a page that belongs to no environment and no time.
+	Still bool
 
 	Here    string // path and query of this page, for the way back
 	Refresh bool   // numbers are replaced in place

@@ -69,6 +69,9 @@ func New(cfg Config) (*Guard, error) {
 // Access is the service behind the guard.
 func (g *Guard) Access() *access.Service { return g.cfg.Access }
 
+// AgentsOpen says that agents and services need no credential.
+func (g *Guard) AgentsOpen() bool { return g.cfg.AgentsOpen }
+
 // Route is a mounted handler as lists and tests see it.
 type Route struct {
 	Pattern string

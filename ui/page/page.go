@@ -303,6 +303,16 @@ type Options struct {
 	Filter      *component.FilterView
 	Refresh     time.Duration // 0: the page stays as it is
 	Status      int           // 0: 200
+	// Still is a page that belongs to no environment and no time.
+	Still bool
+}
+
+// Theme is the reader's choice, empty: as the system has it.
+func Theme(r *http.Request) string {
+	if c, err := r.Cookie(CookieTheme); err == nil && (c.Value == "light" || c.Value == "dark") {
+		return c.Value
+	}
+	return ""
 }
 
 // Shell builds the frame.
@@ -310,12 +320,10 @@ func (v *View) Shell(o Options) component.Shell {
 	s := component.Shell{
 		Title: o.Title, Area: o.Area, Filter: o.Filter,
 		Version: v.site.Version, Here: v.r.URL.RequestURI(), TookAt: v.Now,
-		CSS: v.site.CSS, JS: v.site.JS, Favicon: v.site.Favicon, Config: htmxConfig,
+		CSS: v.site.CSS, JS: v.site.JS, Favicon: v.site.Favicon, Config: HtmxConfig, Still: o.Still,
 		Env: component.EnvView{Name: component.Visible(v.Env), Level: Level(v.Env)},
 	}
-	if c, err := v.r.Cookie(CookieTheme); err == nil && (c.Value == "light" || c.Value == "dark") {
-		s.Theme = c.Value
-	}
+	s.Theme = Theme(v.r)
 	if c, err := v.r.Cookie(CookieNarrow); err == nil {
 		s.Narrow = c.Value == "1"
 	}
@@ -395,9 +403,9 @@ func (v *View) envURL(env string) string {
 	return path + "?" + q.Encode()
 }
 
-// htmx is given nothing that would need a weaker policy: no inline styles, no
+// HtmxConfig gives htmx nothing that would need a weaker policy: no inline styles, no
 // history copies of pages in local storage, requests to this origin only.
-const htmxConfig = `{"includeIndicatorCSS":false,"history":false,"mode":"same-origin","morphIgnore":["data-htmx-powered","open"],"extensions":"signalbox","morphSkip":"[hx-morph-skip]","defaultTimeout":20000}`
+const HtmxConfig = `{"includeIndicatorCSS":false,"history":false,"mode":"same-origin","morphIgnore":["data-htmx-powered","open"],"extensions":"signalbox","morphSkip":"[hx-morph-skip]","defaultTimeout":20000}`
 
 // Render writes a page, or its content alone where a refresh asked for it.
 func (v *View) Render(w http.ResponseWriter, o Options, content templ.Component) error {

@@ -68,6 +68,28 @@ export function enhanceCopy(root) {
 }
 
 /**
+ * Copy buttons of what is shown once.
+ * @param {ParentNode} root
+ */
+export function enhanceCopyTexts(root) {
+  for (const el of root.querySelectorAll("button[data-copy-text]")) {
+    const button = /** @type {HTMLButtonElement} */ (el);
+    button.hidden = false;
+    button.onclick = async () => {
+      const words = button.querySelector("span") ?? button;
+      try {
+        await navigator.clipboard.writeText(button.dataset.copyText ?? "");
+        words.textContent = "Copied";
+        setTimeout(() => (words.textContent = "Copy"), 2000);
+        say("Copied");
+      } catch {
+        say("The browser did not allow copying; it can be selected instead");
+      }
+    };
+  }
+}
+
+/**
  * Copy buttons of links: the whole address.
  * @param {ParentNode} root
  */

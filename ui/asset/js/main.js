@@ -1,6 +1,6 @@
 // Attaches every behaviour. Pages work without any of it.
 import { enhanceCharts } from "./chart.js";
-import { enhanceCopy, enhanceCopyLinks } from "./copy.js";
+import { enhanceCopy, enhanceCopyLinks, enhanceCopyTexts } from "./copy.js";
 import { enhanceHistogram, startHistogram } from "./histogram.js";
 import { enhanceTimes, tellZone, tickTimes } from "./time.js";
 import { startKeys, keepPlace } from "./keys.js";
@@ -14,6 +14,7 @@ function enhance() {
   enhanceCharts(document);
   enhanceCopy(document);
   enhanceCopyLinks(document);
+  enhanceCopyTexts(document);
   enhanceHistogram();
   for (const el of document.querySelectorAll("[data-script]")) /** @type {HTMLElement} */ (el).hidden = false;
   keepPlace();
