@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
 	"time"
 
 	"github.com/signalbox-dev/signalbox/controlbus"
@@ -66,7 +67,7 @@ func (l *Ledger) Dispatch(ctx context.Context, s Session, id controlbus.CommandI
 }
 
 // AgentEvent is what an agent says of a command. Its number is given by the
-// agent's journal and never reused for another event of that command.
+// agent's journal, which never reuses it for another event of that command.
 type AgentEvent struct {
 	Command  controlbus.CommandID
 	Seq      int64
@@ -94,9 +95,12 @@ func (l *Ledger) Merge(ctx context.Context, agent string, e AgentEvent) error {
 		if c.Target.Agent != agent {
 			return fmt.Errorf("ledger: merge %s: %w: it is not agent %q's", e.Command, controlbus.ErrDenied, agent)
 		}
-		seen, err := tx.Seen(e.Command, e.Seq)
+		seen, err := tx.Seen(e.Command, e.Journal, e.Seq)
 		if seen || err != nil {
 			return err
+		}
+		if e.Result != nil && c.Result != nil && reflect.DeepEqual(*e.Result, *c.Result) {
+			return nil // told again by a journal that has another name now
 		}
 		by := controlbus.Actor{Kind: "agent", ID: agent, Name: agent}
 		switch {

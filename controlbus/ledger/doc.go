@@ -8,7 +8,7 @@
 //	   └─────────────────────────────────────────────────▲                    │
 //	                                    Merge ◀── Accepted, Progress, Result ──┘
 //
-// Merge is idempotent by (command, number of the agent's event); a result that
+// Merge is idempotent by (command, agent's journal, number of its record); a result that
 // comes late is recorded, never dropped. Package controlbus draws the states.
 //
 // The package declares the Store it needs; storage/state has it in SQLite.

@@ -89,7 +89,7 @@ func Fold(c *controlbus.Command, e Event) error {
 	case EventCancelAsked, EventUndone:
 		// Neither is a state.
 	default:
-		if !changes {
+		if !changes || c.State.Terminal() { // only a result replaces not knowing
 			return conflict(c, e)
 		}
 	}
@@ -109,7 +109,7 @@ func Fold(c *controlbus.Command, e Event) error {
 		if e.Journal == c.Journal {
 			c.JournalHead = max(c.JournalHead, e.Head)
 		} else {
-			c.Journal, c.JournalHead = e.Journal, e.Head
+			c.Journal, c.JournalHead, c.ProgressSeq = e.Journal, e.Head, 0
 		}
 	case EventAccepted:
 		if c.AcceptedAt.IsZero() {

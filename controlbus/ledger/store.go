@@ -34,8 +34,9 @@ type Tx interface {
 	// Command reads a command and keeps others from changing it until the end of
 	// the transaction.
 	Command(id controlbus.CommandID) (controlbus.Command, error)
-	// Seen says whether the agent's event with this number is in the ledger.
-	Seen(id controlbus.CommandID, agentSeq int64) (bool, error)
+	// Seen says whether the event with this number of an agent's journal is in
+	// the ledger.
+	Seen(id controlbus.CommandID, journal string, agentSeq int64) (bool, error)
 	// Append folds the event into c and writes both. It numbers the event.
 	Append(c *controlbus.Command, e Event) error
 	// Lock takes the lock of a resource, or fails with controlbus.ErrConflict and

@@ -1,11 +1,30 @@
-// Package link joins agents to the console. An agent reports what it is and
-// does, and is answered with the whole state the console wants it to be in;
-// the exchange repeats every few seconds and at once when something changed, so
-// it heals itself after any interruption.
+// Package link joins agents to the console: what an agent reports of itself,
+// what the console wants of it, and the commands it orders.
 //
-// Client is the agent's end, Roster the console's. Commands that are not state
-// (purge, replay, ...) will travel on a link of their own; what is desired
-// stays as it is here.
+// Commands travel as Frames over a Link. Dispatcher is the console's end, over
+// the ledger; Executor the agent's, over its journal:
+//
+//	Dispatcher                                              Executor
+//	    ◀──────────────── Hello{nonce} ─────────────────────  connects
+//	    ───────────────── Hello{nonce}, epoch ──────────────▶
+//	    ◀──────────────── Hello{journal, head} ─────────────
+//	  commit dispatched
+//	    ───────────────── Dispatch{command, attempt} ───────▶  journal BEGUN
+//	    ◀──────────────── Event{accepted} ──────────────────
+//	    ◀──────────────── Event{progress}* ─────────────────  journal checkpoint
+//	  commit result                                            journal DONE
+//	    ◀──────────────── Event{result} ────────────────────
+//	    ───────────────── AckEvent ─────────────────────────▶  tombstone
+//
+// Each side writes down before it speaks, and repeats what was not answered: a
+// frame may be lost, doubled or late, and either side may die between any two
+// lines. Frames of another session are known by their epoch and dropped. What
+// this holds is written in docs/decisions/0007-control-bus.md and tried by the
+// simulation in sim_test.go.
+//
+// State is told whole and repeated: an agent reports what it is and does, and is
+// answered with everything the console wants it to be in. Client is the agent's
+// end of that over plain HTTP, Roster the console's.
 package link
 
 import "time"

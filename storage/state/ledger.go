@@ -50,9 +50,9 @@ func (t ledgerTx) Command(id controlbus.CommandID) (controlbus.Command, error) {
 	return command(t.ctx, t.tx, id)
 }
 
-func (t ledgerTx) Seen(id controlbus.CommandID, agentSeq int64) (bool, error) {
+func (t ledgerTx) Seen(id controlbus.CommandID, journal string, agentSeq int64) (bool, error) {
 	var n int
-	err := t.tx.QueryRowContext(t.ctx, `SELECT count(*) FROM command_events WHERE command_id = ? AND agent_seq = ?`, string(id), agentSeq).Scan(&n)
+	err := t.tx.QueryRowContext(t.ctx, `SELECT count(*) FROM command_events WHERE command_id = ? AND journal = ? AND agent_seq = ?`, string(id), journal, agentSeq).Scan(&n)
 	if err != nil {
 		return false, fmt.Errorf("state: command %s: %w", id, err)
 	}
@@ -82,8 +82,8 @@ func (t ledgerTx) Append(c *controlbus.Command, e ledger.Event) error {
 	if err != nil {
 		return fmt.Errorf("state: command %s: %w", c.ID, known(err))
 	}
-	if _, err := t.tx.ExecContext(t.ctx, `INSERT INTO command_events (command_id, n, agent_seq, at, type, body) VALUES (?, ?, ?, ?, ?, ?)`,
-		string(c.ID), c.Seq, e.AgentSeq, nanos(e.At), string(e.Type), string(event)); err != nil {
+	if _, err := t.tx.ExecContext(t.ctx, `INSERT INTO command_events (command_id, n, journal, agent_seq, at, type, body) VALUES (?, ?, ?, ?, ?, ?, ?)`,
+		string(c.ID), c.Seq, e.Journal, e.AgentSeq, nanos(e.At), string(e.Type), string(event)); err != nil {
 		return fmt.Errorf("state: event of command %s: %w", c.ID, known(err))
 	}
 	return nil

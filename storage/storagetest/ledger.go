@@ -277,6 +277,15 @@ func (b *bench) anyOrder(t *testing.T) {
 	b.dispatch(t, c.ID, 0)
 	b.say(t, c.ID, 2, ledger.EventResult, controlbus.CommandRejected)
 	b.state(t, c.ID, controlbus.CommandRejected)
+	// The same result under another journal's number is the same result.
+	e := ledger.AgentEvent{Command: c.ID, Seq: 2, Type: ledger.EventResult, Journal: "j1.1", Result: &controlbus.CommandResult{
+		Outcome: controlbus.CommandRejected, Counts: controlbus.Counts{Matched: 2, Done: 2}, Detail: "said rejected"}}
+	if err := b.Merge(t.Context(), "a1", e); err != nil {
+		t.Fatal(err)
+	}
+	if got := b.state(t, c.ID, controlbus.CommandRejected); got.LateResult != nil {
+		t.Errorf("the same result counts as late: %+v", got.LateResult)
+	}
 	wants(t, b.Merge(t.Context(), "a2", ledger.AgentEvent{Command: c.ID, Seq: 9, Type: ledger.EventAccepted}), controlbus.ErrDenied, "another agent's word")
 	wants(t, b.Merge(t.Context(), "a1", ledger.AgentEvent{Command: controlbus.NewCommandID(time.Now()), Seq: 9, Type: ledger.EventAccepted}), controlbus.ErrNotFound, "an unknown command")
 	wants(t, b.Merge(t.Context(), "a1", ledger.AgentEvent{Command: c.ID, Seq: 0, Type: ledger.EventAccepted}), controlbus.ErrInvalid, "no number")
@@ -420,6 +429,8 @@ func (b *bench) late(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.state(t, c.ID, controlbus.CommandIndeterminate)
+	_, err = b.Cancel(as(t, "bob"), c.ID, "after all")
+	wants(t, err, controlbus.ErrConflict, "cancel what nobody knows the end of")
 	next := b.request(t, b.spec(controlbus.CommandPurge, "dev", "orders")) // the channel is free
 	b.say(t, c.ID, 2, ledger.EventResult, controlbus.CommandSucceeded)
 	b.state(t, c.ID, controlbus.CommandSucceeded)
@@ -530,9 +541,16 @@ func (b *bench) lostJournal(t *testing.T) {
 	if !again(kept.ID, "j1", 7) {
 		t.Error("a purge is not sent again to the agent that remembers")
 	}
+	b.say(t, adds.ID, 1, ledger.EventAccepted, "")
+	b.say(t, adds.ID, 2, ledger.EventProgress, "")
 	if !again(adds.ID, "j2", 0) {
 		t.Error("a replay is not sent again: it may be done twice")
 	}
+	// The other journal numbers from 1 again.
+	if err := b.Merge(t.Context(), "a1", ledger.AgentEvent{Command: adds.ID, Seq: 2, Type: ledger.EventResult, Journal: "j2", Result: &controlbus.CommandResult{Outcome: controlbus.CommandSucceeded}}); err != nil {
+		t.Fatal(err)
+	}
+	b.state(t, adds.ID, controlbus.CommandSucceeded)
 	b.say(t, kept.ID, 12, ledger.EventAccepted, "")
 	if again(kept.ID, "j1", 11) {
 		t.Error("a purge goes to an agent whose journal was set back behind its acceptance")

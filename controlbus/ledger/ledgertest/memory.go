@@ -32,8 +32,9 @@ type outboxKey struct {
 }
 
 type seenKey struct {
-	id  controlbus.CommandID
-	seq int64
+	id      controlbus.CommandID
+	journal string
+	seq     int64
 }
 
 // NewMemory returns an empty store.
@@ -78,8 +79,8 @@ func (t *tx) Command(id controlbus.CommandID) (controlbus.Command, error) {
 	return c, nil
 }
 
-func (t *tx) Seen(id controlbus.CommandID, agentSeq int64) (bool, error) {
-	return t.m.seen[seenKey{id, agentSeq}], nil
+func (t *tx) Seen(id controlbus.CommandID, journal string, agentSeq int64) (bool, error) {
+	return t.m.seen[seenKey{id, journal, agentSeq}], nil
 }
 
 func (t *tx) Append(c *controlbus.Command, e ledger.Event) error {
@@ -91,7 +92,7 @@ func (t *tx) Append(c *controlbus.Command, e ledger.Event) error {
 	n := len(m.events)
 	t.undo = append(t.undo, func() {
 		m.events = m.events[:n]
-		delete(m.seen, seenKey{e.Command, e.AgentSeq})
+		delete(m.seen, seenKey{e.Command, e.Journal, e.AgentSeq})
 		if had {
 			m.commands[e.Command] = old
 		} else {
@@ -101,7 +102,7 @@ func (t *tx) Append(c *controlbus.Command, e ledger.Event) error {
 	e.Seq, e.N = int64(n+1), c.Seq
 	m.events = append(m.events, e)
 	if e.AgentSeq > 0 {
-		m.seen[seenKey{e.Command, e.AgentSeq}] = true
+		m.seen[seenKey{e.Command, e.Journal, e.AgentSeq}] = true
 	}
 	m.commands[c.ID] = *c
 	return nil
