@@ -241,6 +241,12 @@ type Totals struct {
 	FailedRate               []Point
 }
 
+// Passed is how much passed in a range: the part of Totals that costs least.
+type Passed struct {
+	Messages uint64
+	Rate     []Point // messages per second, in the steps of Totals
+}
+
 // TableSize is one table of the store.
 type TableSize struct {
 	Name       string

@@ -237,6 +237,13 @@ func (f *fakeStore) Totals(_ context.Context, _ string, within storage.TimeRange
 	return t, f.err
 }
 
+func (f *fakeStore) Passed(_ context.Context, _ string, within storage.TimeRange) (storage.Passed, error) {
+	if len(f.before) == 0 {
+		return storage.Passed{}, f.err
+	}
+	return storage.Passed{Messages: 3_960_000, Rate: wave(within, 1090, 60, false)}, f.err
+}
+
 func (f *fakeStore) Tables(context.Context) ([]storage.TableSize, error) {
 	return []storage.TableSize{
 		{Name: "messages", Rows: 41_329_810, Bytes: 3_900_000_000, Parts: 41, Oldest: now.Add(-14 * 24 * time.Hour), Partitions: 14},

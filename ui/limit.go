@@ -204,6 +204,14 @@ func (l *limited) Totals(ctx context.Context, env string, within storage.TimeRan
 	return l.store.Totals(ctx, env, within)
 }
 
+func (l *limited) Passed(ctx context.Context, env string, within storage.TimeRange) (storage.Passed, error) {
+	_, scope, err := who(ctx)
+	if err != nil || scope.None() || env != "" && !scope.AllowsEnv(env) {
+		return storage.Passed{}, err
+	}
+	return l.store.Passed(ctx, env, within)
+}
+
 // Tables is how large the store is, which belongs to no environment.
 func (l *limited) Tables(ctx context.Context) ([]storage.TableSize, error) {
 	if _, _, err := who(ctx); err != nil {

@@ -46,6 +46,7 @@ type Store interface {
 	page.EnvironmentLister
 	Bodies(ctx context.Context, of []storage.Message) (map[controlbus.ID][]byte, error)
 	Totals(ctx context.Context, env string, within storage.TimeRange) (storage.Totals, error)
+	Passed(ctx context.Context, env string, within storage.TimeRange) (storage.Passed, error)
 	Tables(ctx context.Context) ([]storage.TableSize, error)
 	invalid.Reader
 }

@@ -212,7 +212,7 @@ func (j *Janitor) drop(ctx context.Context, p partition, reason string, counter 
 
 // disk is the fullest disk of the server.
 func (s *Store) disk(ctx context.Context) (free, total int64, err error) {
-	q := newSelection("SELECT toInt64(free_space) AS free, toInt64(total_space) AS total\nFROM system.disks\nORDER BY free_space / greatest(total_space, 1)\nLIMIT 1")
+	q := newSelection("SELECT toInt64(free_space) AS free, toInt64(total_space) AS total\nFROM system.disks\nORDER BY free_space / greatest(total_space, 1)\nLIMIT 1").unlimited("the store itself")
 	rows, err := collect[struct {
 		Free  int64 `ch:"free"`
 		Total int64 `ch:"total"`

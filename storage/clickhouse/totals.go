@@ -73,6 +73,17 @@ func (s *Store) totals(ctx context.Context, env string, tr storage.TimeRange) (s
 	return t, nil
 }
 
+// Passed returns how much passed in a range; an empty env means all.
+func (s *Store) Passed(ctx context.Context, env string, tr storage.TimeRange) (storage.Passed, error) {
+	defer s.timed("traffic")()
+	ctx, cancel := s.bounded(ctx)
+	defer cancel()
+	r := nanos(tr)
+	var t storage.Totals
+	err := s.trafficTotals(ctx, &t, env, s.newGrid(r, time.Duration((r.to-r.from)/totalSlots)))
+	return storage.Passed{Messages: t.Messages, Rate: t.Rate}, wrap("traffic", err)
+}
+
 func (s *Store) trafficTotals(ctx context.Context, t *storage.Totals, env string, g grid) error {
 	q := newSelection(s.query("totals"))
 	g.over(q)

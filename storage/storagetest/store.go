@@ -30,6 +30,7 @@ type Store interface {
 	Channels(context.Context, storage.ChannelQuery) ([]storage.ChannelState, error)
 	ChannelSeries(context.Context, storage.SeriesQuery) (storage.ChannelSeries, error)
 	Totals(context.Context, string, storage.TimeRange) (storage.Totals, error)
+	Passed(context.Context, string, storage.TimeRange) (storage.Passed, error)
 	Tables(context.Context) ([]storage.TableSize, error)
 	Environments(context.Context, storage.TimeRange) ([]string, error)
 	Invalid(context.Context, storage.TimeRange, int) ([]storage.Invalid, error)

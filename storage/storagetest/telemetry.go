@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/signalbox-dev/signalbox/controlbus"
 	"github.com/signalbox-dev/signalbox/storage"
@@ -369,6 +370,10 @@ func gaps(t *testing.T, s Store) {
 			t.Errorf("totals of %s: %d messages of %d bytes, want 660 each", env, got.Messages, got.Bytes)
 		}
 		check(env, got.Rate[:21], gap)
+		traffic, err := s.Passed(t.Context(), env, r)
+		if err != nil || traffic.Messages != got.Messages || !cmp.Equal(traffic.Rate, got.Rate, cmpopts.EquateNaNs()) {
+			t.Errorf("traffic of %s is %d messages, %v; want what the totals have", env, traffic.Messages, err)
+		}
 		if v := got.Rate[40].Value; !math.IsNaN(v) {
 			t.Errorf("%s after everything: %v, want a gap", env, v)
 		}

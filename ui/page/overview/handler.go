@@ -19,6 +19,7 @@ import (
 // ends at most and may be called concurrently.
 type Reader interface {
 	Totals(ctx context.Context, env string, within storage.TimeRange) (storage.Totals, error)
+	Passed(ctx context.Context, env string, within storage.TimeRange) (storage.Passed, error)
 	Channels(ctx context.Context, q storage.ChannelQuery) ([]storage.ChannelState, error)
 }
 
@@ -79,27 +80,25 @@ func (p *Pages) show(w http.ResponseWriter, r *http.Request) error {
 	// day before, or the hour before where there was no yesterday. Errors show in
 	// the figures above: the store is the same.
 	hour := storage.Last(time.Hour, v.Range.To)
-	traffic := func(r storage.TimeRange, into *[]storage.ChannelState) {
-		wg.Go(func() {
-			*into, _ = p.store.Channels(ctx, storage.ChannelQuery{Range: r, Env: v.Env, TrafficOnly: true})
-		})
+	traffic := func(r storage.TimeRange) []storage.ChannelState {
+		list, _ := p.store.Channels(ctx, storage.ChannelQuery{Range: r, Env: v.Env, TrafficOnly: true})
+		return list
 	}
-	var hourNow, dayAgo, hourAgo []storage.ChannelState
+	f.Change = comparison{Against: "the same hour a day before", Since: hour.From}
+	wg.Go(func() {
+		if f.Change.Before = traffic(shift(hour, -24*time.Hour)); !anyTapped(f.Change.Before) {
+			f.Change.Before, f.Change.Against = traffic(shift(hour, -time.Hour)), "the hour before"
+		}
+	})
 	if v.Range != hour {
-		traffic(hour, &hourNow)
+		wg.Go(func() { f.Change.Now = traffic(hour) })
 	}
-	traffic(shift(hour, -24*time.Hour), &dayAgo)
-	traffic(shift(hour, -time.Hour), &hourAgo)
 	if v.Range.Duration() <= 24*time.Hour {
-		wg.Go(func() { f.Yesterday, _ = p.store.Totals(ctx, v.Env, shift(v.Range, -24*time.Hour)) })
+		wg.Go(func() { f.Yesterday, _ = p.store.Passed(ctx, v.Env, shift(v.Range, -24*time.Hour)) })
 	}
 	wg.Wait()
 	if v.Range == hour {
-		hourNow = f.Channels
-	}
-	f.Change = comparison{Now: hourNow, Before: dayAgo, Against: "the same hour a day before", Since: hour.From}
-	if !anyTapped(dayAgo) {
-		f.Change.Before, f.Change.Against = hourAgo, "the hour before"
+		f.Change.Now = f.Channels
 	}
 	if !anyTapped(f.Change.Before) {
 		f.Change.Against = ""

@@ -26,7 +26,7 @@ type facts struct {
 	Troubles               []Trouble
 	Lag                    time.Duration
 	HasLag                 bool
-	Yesterday              storage.Totals // the range a day before
+	Yesterday              storage.Passed // the range a day before
 	Change                 comparison
 }
 
