@@ -28,7 +28,9 @@ e2e: provision build ## only the tests that drive the built programs and a brows
 	@SIGNALBOX_TEST_STRICT=$${SIGNALBOX_TEST_STRICT:-0} go test -count=1 ./test/e2e/... ./test/script/...
 
 screenshots: provision build ## docs/screenshots, taken from a demo that runs for five minutes
-	@SIGNALBOX_SCREENSHOTS=$(CURDIR)/docs/screenshots go test -count=1 -timeout 15m -run TestScreenshots ./test/e2e
+	@SIGNALBOX_SCREENSHOTS=$(CURDIR)/.data/screenshots go test -count=1 -timeout 15m -run TestScreenshots ./test/e2e
+	@rm -f docs/screenshots/*.png
+	@cp .data/screenshots/*-light-1280.png .data/screenshots/*-dark-390.png docs/screenshots/
 
 soak: provision build ## long reliability runs: a million messages under kill -9, slow taps, heartbeats
 	@SIGNALBOX_SOAK=1 go test -count=1 -timeout 60m -v -run 'Soak|Fault|Kill|StoppedTap' ./test/fault/... ./agents/... ./storage/spool/...

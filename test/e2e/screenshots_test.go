@@ -16,9 +16,9 @@ import (
 // maxPicture keeps the repository small.
 const maxPicture = 250 << 10
 
-// TestScreenshots writes the pictures of docs/screenshots (make screenshots):
-// the main pages of a demo that has run for a while, in both themes and both
-// widths. SIGNALBOX_URL names a console that runs already.
+// TestScreenshots writes a picture of every page of a demo that has run for a
+// while, in both themes and both widths. make screenshots keeps two of each in
+// docs/screenshots. SIGNALBOX_URL names a console that runs already.
 func TestScreenshots(t *testing.T) {
 	dir := os.Getenv("SIGNALBOX_SCREENSHOTS")
 	if dir == "" {
@@ -64,6 +64,10 @@ func TestScreenshots(t *testing.T) {
 		{"message", link("/messages?range=1h&q=channel:DEADLETTERS+paymentId", `main tbody a[href^="/messages/"]`), `document.querySelector(".line li")`},
 		{"livetap", url + "/live", `document.querySelectorAll(".taprow").length > 30 && !document.querySelector("[data-live-note=tap-matched]").textContent.startsWith("0/")`},
 		{"agents", url + "/agents", `document.querySelector("main table")`},
+		{"invalid", url + "/invalid", `document.querySelector("main h1")`},
+		{"health", url + "/health", `document.querySelectorAll(".checks li").length > 5`},
+		{"settings", url + "/settings", `document.querySelector(".choices")`},
+		{"help", url + "/help", `document.querySelector(".keylist")`},
 	}
 	for _, p := range pages {
 		for _, theme := range []string{"light", "dark"} {

@@ -150,7 +150,7 @@ func (m *histView) draw(v *page.View, h storage.Histogram) {
 	from, d := v.Range.From, v.Range.Duration()
 	share := func(t time.Time) float64 { return 100 * min(max(float64(t.Sub(from))/float64(d), 0), 1) }
 	clock := func(t time.Time) string {
-		t = t.UTC()
+		t = t.In(v.Zone)
 		switch m.Clock {
 		case component.Milli:
 			return t.Format("15:04:05.000")
@@ -180,7 +180,7 @@ func (m *histView) draw(v *page.View, h storage.Histogram) {
 		}
 		out := histBar{
 			URL: zoomURL(v, start, end), From: start, To: end, N: b.Messages, Failed: b.Failed, Unsure: !b.Counted,
-			Title: fmt.Sprintf("%s to %s UTC: %s, %s did not end well", clock(start), clock(end), component.Plural(b.Messages, "message"), component.Count(b.Failed)),
+			Title: fmt.Sprintf("%s to %s %s: %s, %s did not end well", clock(start), clock(end), end.In(v.Zone).Format("MST"), component.Plural(b.Messages, "message"), component.Count(b.Failed)),
 			HitX:  pct(x), Hit: pct(w), X: pct(x + w*.08), W: pct(w * .84), Y: pct(100 - all), H: pct(all - bad), BadY: pct(100 - bad), BadH: pct(bad),
 		}
 		if !b.Counted {
