@@ -35,9 +35,11 @@ type Agent struct {
 	log     *slog.Logger
 	self    controlbus.Agent // what never changes
 	link    *link.Client
-	export  *export.Exporter
-	runners []*Runner
-	changed chan struct{}
+	// credential is what the console is shown.
+	credential *credential
+	export     *export.Exporter
+	runners    []*Runner
+	changed    chan struct{}
 
 	mu       sync.Mutex
 	heard    time.Time // when the console last answered
@@ -59,7 +61,10 @@ func New(cfg Config, version string, log *slog.Logger) (*Agent, error) {
 		},
 	}
 	var err error
-	if a.link, err = link.NewClient(link.ClientConfig{URL: cfg.Console.URL}); err != nil {
+	if a.credential, err = newCredential(cfg, log.With("component", "credential")); err != nil {
+		return nil, err
+	}
+	if a.link, err = link.NewClient(link.ClientConfig{URL: cfg.Console.URL, HTTP: a.credential.client(10 * time.Second)}); err != nil {
 		return nil, err
 	}
 	identity := Identity{Agent: a.self.ID, Incarnation: a.self.Incarnation}
@@ -72,6 +77,7 @@ func New(cfg Config, version string, log *slog.Logger) (*Agent, error) {
 	a.export, err = export.New(export.Options{
 		Config: cfg.Export, Redaction: cfg.Redaction, Dir: cfg.Agent.DataDir, URL: cfg.Console.URL,
 		Agent: a.self.ID, Env: a.self.Env, Host: host, Version: version, Log: log.With("component", "export"),
+		HTTP: a.credential.client(0), // each attempt has its own deadline
 	})
 	if err != nil {
 		return nil, err
@@ -96,6 +102,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	go func() { exported <- a.export.Run(exportCtx) }()
 
 	g, gctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return a.credential.enrol(gctx) })
 	for _, r := range a.runners {
 		g.Go(func() error { return r.Run(gctx) })
 	}

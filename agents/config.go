@@ -35,6 +35,12 @@ type AgentConfig struct {
 type ConsoleConfig struct {
 	URL            string        `yaml:"url"`
 	ReportInterval time.Duration `yaml:"report_interval"`
+	// EnrolmentTokenFile holds the token that is exchanged, once, for a
+	// credential of the agent's own, which is kept in the data directory.
+	EnrolmentTokenFile string `yaml:"enrolment_token_file"`
+	// CAFile has the certificates that vouch for the console, where the system's
+	// do not.
+	CAFile string `yaml:"ca_file"`
 }
 
 // BrokerConfig is one broker beside the agent.

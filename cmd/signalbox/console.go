@@ -104,6 +104,7 @@ func newConsole(ctx context.Context, cfg config, log *slog.Logger) (_ *console, 
 	}); err != nil {
 		return nil, err
 	}
+	c.receiver.Guard(c.guard.Sender)
 	if own, err := loopback(cfg.Listen); err == nil && !own && cfg.agentsOpen() {
 		part("guard").WarnContext(ctx, "access.agents is open: whoever reaches the port may send telemetry and report as any agent")
 	}
@@ -260,6 +261,7 @@ func (c *console) runHTTP(ctx context.Context, ready chan<- struct{}) error {
 		mux.Handle(path, access.IngestTelemetry, c.receiver.Handler(), nil)
 	}
 	mux.Handle(link.Path, access.AgentLink, c.roster.Handler(), nil)
+	mux.Handle(link.EnrolPath, access.Enrol, link.EnrolHandler(c.guard.Access()), nil)
 	mux.Handle("GET /healthz", access.Public, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 		_, _ = io.WriteString(w, "ok\n") // for load balancers: the program answers

@@ -2,6 +2,7 @@ package otlp
 
 import (
 	"context"
+	"net/http"
 	"time"
 
 	"google.golang.org/grpc"
@@ -12,6 +13,7 @@ import (
 	"google.golang.org/grpc/tap"
 
 	"github.com/signalbox-dev/signalbox/collector"
+	"github.com/signalbox-dev/signalbox/controlbus/access"
 )
 
 // GRPCServer returns a server for the three OTLP services. The caller serves
@@ -53,7 +55,18 @@ const grpcMost = 4 << 20
 
 // admit refuses calls while too much is in flight, before their bytes are read,
 // and ends those that do not come to an end themselves.
-func (r *Receiver) admit(ctx context.Context, _ *tap.Info) (context.Context, error) {
+func (r *Receiver) admit(ctx context.Context, info *tap.Info) (context.Context, error) {
+	if r.authorize != nil {
+		token := ""
+		if v := info.Header.Get("authorization"); len(v) > 0 {
+			token = access.Bearer(http.Header{"Authorization": v[:1]})
+		}
+		known, err := r.authorize(ctx, token)
+		if err != nil {
+			return nil, grpcStatus(err).Err()
+		}
+		ctx = known
+	}
 	paid := min(grpcMost, r.cfg.MaxRequest)
 	if !r.pending.take(paid) {
 		return nil, grpcStatus(errBudget).Err()

@@ -6,22 +6,47 @@ import (
 	"log/slog"
 	"runtime/debug"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/VictoriaMetrics/metrics"
 
 	"github.com/signalbox-dev/signalbox/collector"
 	"github.com/signalbox-dev/signalbox/controlbus"
+	"github.com/signalbox-dev/signalbox/controlbus/access"
 )
 
 // Receiver answers both transports. Its methods may be called concurrently.
 type Receiver struct {
-	cfg      Config
-	consumer Consumer
-	log      *slog.Logger
-	set      *metrics.Set
-	pending  budget
-	json     chan struct{} // held while JSON is unfolded
+	authorize Authorize
+	cfg       Config
+	consumer  Consumer
+	log       *slog.Logger
+	set       *metrics.Set
+	pending   budget
+	json      chan struct{} // held while JSON is unfolded
+}
+
+// Authorize says who sends, by the bearer token of a call that no HTTP guard has
+// seen, and puts that into the context. Errors are controlbus.ErrDenied and
+// controlbus.ErrUnavailable.
+type Authorize func(ctx context.Context, token string) (context.Context, error)
+
+// Guard makes gRPC calls show who sends. Call it before GRPCServer.
+func (r *Receiver) Guard(a Authorize) { r.authorize = a }
+
+// speaksFor says whether whoever sends may number batches as that sender: the
+// numbers decide what is taken for a repetition.
+func speaksFor(ctx context.Context, sender string) error {
+	id, ok := access.From(ctx)
+	if !ok || sender == "" {
+		return nil
+	}
+	agent, _, _ := strings.Cut(sender, "/")
+	if id.Kind != access.KindAgent || id.Name != "" && id.Name != agent {
+		return fmt.Errorf("otlp: %s: %w: this credential is not that of agent %.100q", controlbus.HeaderSender, controlbus.ErrDenied, agent)
+	}
+	return nil
 }
 
 // New starts nothing. Counters go to set.
@@ -40,6 +65,9 @@ func (r *Receiver) consume(ctx context.Context, req collector.Request) (res coll
 			err = fmt.Errorf("otlp: internal error: %w", controlbus.ErrUnavailable)
 		}
 	}()
+	if err := speaksFor(ctx, req.Sender); err != nil {
+		return res, err
+	}
 	ctx, cancel := context.WithTimeout(ctx, r.cfg.Timeout)
 	defer cancel()
 	return r.consumer.Consume(ctx, req)

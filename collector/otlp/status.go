@@ -13,6 +13,7 @@ import (
 
 	"github.com/signalbox-dev/signalbox/collector"
 	"github.com/signalbox-dev/signalbox/controlbus"
+	"github.com/signalbox-dev/signalbox/controlbus/access"
 )
 
 // outcome is how a refusal looks on the wire. Retryable statuses are those of
@@ -34,6 +35,7 @@ var statuses = []struct {
 	{controlbus.ErrUnsupported, outcome{http.StatusUnsupportedMediaType, codes.Unimplemented, 0}},
 	{controlbus.ErrOverloaded, outcome{http.StatusTooManyRequests, codes.ResourceExhausted, time.Second}},
 	{controlbus.ErrUnavailable, outcome{http.StatusServiceUnavailable, codes.Unavailable, 5 * time.Second}},
+	{access.ErrUnauthenticated, outcome{http.StatusUnauthorized, codes.Unauthenticated, 0}},
 	{controlbus.ErrDenied, outcome{http.StatusForbidden, codes.PermissionDenied, 0}},
 	{controlbus.ErrInvalid, outcome{http.StatusBadRequest, codes.InvalidArgument, 0}},
 	{context.DeadlineExceeded, outcome{http.StatusServiceUnavailable, codes.Unavailable, 5 * time.Second}},

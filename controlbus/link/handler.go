@@ -36,6 +36,10 @@ func (r *Roster) Handler() http.Handler {
 			http.Error(w, "report is not the JSON of an agent: "+err.Error(), http.StatusBadRequest)
 			return
 		}
+		if err := speaksFor(req.Context(), a); err != nil {
+			http.Error(w, err.Error(), http.StatusForbidden)
+			return
+		}
 		desired, err := r.Report(req.Context(), a)
 		switch {
 		case errors.Is(err, controlbus.ErrInvalid):

@@ -179,6 +179,23 @@ func (g *Guard) carry(ctx context.Context, id access.Identity, a access.Action) 
 	return access.With(ctx, id)
 }
 
+// Sender says who sends telemetry outside of HTTP, by a bearer token; empty for
+// none.
+func (g *Guard) Sender(ctx context.Context, token string) (context.Context, error) {
+	r := &http.Request{Header: http.Header{}}
+	if token != "" {
+		r.Header.Set("Authorization", "Bearer "+token)
+	}
+	id, err := g.identify(ctx, r, access.IngestTelemetry)
+	if err == nil && !id.Somewhere(access.IngestTelemetry) {
+		err = fmt.Errorf("%s: %w", access.IngestTelemetry, controlbus.ErrDenied)
+	}
+	if err != nil {
+		return ctx, err
+	}
+	return g.carry(ctx, id, access.IngestTelemetry), nil
+}
+
 // identify finds out who asks.
 func (g *Guard) identify(ctx context.Context, r *http.Request, a access.Action) (access.Identity, error) {
 	if token := access.Bearer(r.Header); token != "" {
