@@ -90,7 +90,7 @@ func text(f float64) string {
 
 // process are the metrics of the process itself that are worth keeping.
 var process = []string{
-	"process_resident_memory_bytes", "process_cpu_seconds_total", "process_open_fds", "process_start_time_seconds",
+	"process_resident_memory_bytes", "process_cpu_seconds_total", "process_open_fds", "process_num_threads", "process_start_time_seconds",
 	"go_goroutines", "go_memstats_heap_inuse_bytes", "go_gc_duration_seconds_sum", "go_gc_duration_seconds_count",
 }
 
