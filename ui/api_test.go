@@ -142,6 +142,8 @@ func TestEveryAnswerOfTheAPIIsAsDescribed(t *testing.T) {
 		"/messages?from=2026-11-21T14:00:00Z&to=2026-11-21T14:20:59.5Z": 200, "/messages?from=2026-11-21T15:00:00Z&to=2026-11-21T14:00:00Z": 400,
 		"/messages?q=" + strings.Repeat("x", 4097): 400, "/messages?q=time+%3E+now-15m&now=2026-11-21T14:00:00Z": 200, "/messages?now=soon": 400, "/messages?cursor=zzz": 400, "/messages?order=up": 400, "/messages?snippets=yes": 400,
 		"/messages/" + dead: 200, "/messages/" + dead + "?body=base64&at=2026-11-21T14:20:59Z": 200, "/messages/" + dead + "?body=none": 200, "/messages/xyz": 400, "/messages/" + strings.Repeat("00", 16): 404,
+		"/messages/histogram": 200, "/messages/histogram?q=failed:true&bars=10&range=6h": 200, "/messages/histogram?bars=0": 400,
+		"/invalid": 200, "/invalid?limit=2&data=true": 200, "/filter": 200, "/filter/check?q=failed:true+size+%3E+3": 200, "/filter/check?q=(": 400,
 		"/messages/export": 200, "/messages/export?format=xml": 400, "/messages/export?limit=0": 400, "/messages/export?format=csv&q=failed:true&bodies=true": 200,
 		"/messages/" + dead + "/body": 200, "/messages/" + dead + "/history": 200, "/messages/" + dead + "/history?limit=2": 200,
 		"/history?correlation_id=" + s.messages[0].CorrelationID: 200, "/history?trace_id=5B8A0000000000000000000000000000": 200, "/history?message_id=x": 200, "/history": 400, "/history?trace_id=xyz": 400,

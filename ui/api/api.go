@@ -42,6 +42,10 @@ type Store interface {
 	Environments(ctx context.Context, within storage.TimeRange) ([]string, error)
 	Totals(ctx context.Context, env string, within storage.TimeRange) (storage.Totals, error)
 	Tables(ctx context.Context) ([]storage.TableSize, error)
+	// Histogram counts what a search would find. Invalid lists records nobody
+	// could read; ErrDenied where not all environments may be seen.
+	Histogram(ctx context.Context, q storage.MessageQuery, step time.Duration) (storage.Histogram, error)
+	Invalid(ctx context.Context, within storage.TimeRange, limit int) ([]storage.Invalid, error)
 }
 
 // Fleet lists agents and asks them for taps.
@@ -124,10 +128,14 @@ func (a *API) operations() []operation {
 		{"GET", "/channels", access.ViewMetadata, a.channels},
 		{"GET", "/channel", access.ViewMetadata, a.channel},
 		{"GET", "/messages", access.ViewMetadata, a.messages},
+		{"GET", "/messages/histogram", access.ViewMetadata, a.histogram},
 		{"GET", "/messages/export", access.Export, a.export},
 		{"GET", "/messages/{uid}", access.ViewMetadata, a.message},
 		{"GET", "/messages/{uid}/body", access.ReadBody, a.body},
 		{"GET", "/messages/{uid}/history", access.ViewMetadata, a.messageHistory},
+		{"GET", "/invalid", access.ViewMetadata, a.invalid},
+		{"GET", "/filter", access.Self, a.filterFields},
+		{"GET", "/filter/check", access.Self, a.checkFilter},
 		{"GET", "/history", access.ViewMetadata, a.history},
 		{"GET", "/agents", access.ViewMetadata, a.agents},
 		{"GET", "/taps", access.ViewMetadata, a.taps},

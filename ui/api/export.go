@@ -20,9 +20,10 @@ const (
 	maxExport     = 10_000_000
 	// exportPage is how many messages are held at once.
 	exportPage = 500
-	// bodiesAtOnce and bodyBytesAtOnce bound the bodies that are held at once.
-	bodiesAtOnce    = 64
+	// bodyBytesAtOnce bounds the bodies that are held at once; none is stored
+	// longer than maxBody, whatever size its message claims.
 	bodyBytesAtOnce = 8 << 20
+	maxBody         = 1 << 20
 	// maxExports is how many are written at the same time: each keeps the store
 	// busy for as long as it lasts.
 	maxExports = 4
@@ -183,9 +184,11 @@ func (x *export) page() (rows []*storage.MessageDetail, done bool, err error) {
 	rows = make([]*storage.MessageDetail, 0, n)
 	var bodies map[controlbus.ID][]byte
 	if x.bodies && n > 0 {
-		size := x.rest[0].BodySize
-		for n = 1; n < len(x.rest) && n < bodiesAtOnce && size+x.rest[n].BodySize <= bodyBytesAtOnce; n++ {
-			size += x.rest[n].BodySize
+		size := min(x.rest[0].BodySize, maxBody)
+		for n = 1; n < len(x.rest); n++ {
+			if size += min(x.rest[n].BodySize, maxBody); size > bodyBytesAtOnce {
+				break
+			}
 		}
 		ctx, cancel := x.a.bound(x.r)
 		defer cancel()

@@ -772,6 +772,17 @@ type Agents struct {
 	Agents []Agent `json:"agents"`
 }
 
+// Bar defines model for Bar.
+type Bar struct {
+	// Counted Wholly; else the counts are a lower bound
+	Counted  bool  `json:"counted"`
+	Failed   int64 `json:"failed"`
+	Messages int64 `json:"messages"`
+
+	// Time Its start
+	Time Time `json:"time"`
+}
+
 // Big A 64-bit integer as text
 type Big = string
 
@@ -973,6 +984,35 @@ type ExportEnd struct {
 // ExportEndStopped defines model for ExportEnd.Stopped.
 type ExportEndStopped string
 
+// FilterCheck defines model for FilterCheck.
+type FilterCheck struct {
+	// NeedsBody It looks into payloads, which takes the right to read them
+	NeedsBody bool `json:"needs_body"`
+
+	// Reads In English
+	Reads string `json:"reads"`
+
+	// Text The same filter, written out
+	Text string `json:"text"`
+}
+
+// FilterField defines model for FilterField.
+type FilterField struct {
+	Aliases  *[]string `json:"aliases,omitempty"`
+	Doc      string    `json:"doc"`
+	Examples *[]string `json:"examples,omitempty"`
+	Name     string    `json:"name"`
+	Type     string    `json:"type"`
+
+	// Values All there are, of an enumeration
+	Values *[]string `json:"values,omitempty"`
+}
+
+// FilterFields defines model for FilterFields.
+type FilterFields struct {
+	Fields []FilterField `json:"fields"`
+}
+
 // Grant defines model for Grant.
 type Grant struct {
 	// Channel Pattern of channel names; all of them without it
@@ -992,6 +1032,26 @@ type Health struct {
 // HealthStatus defines model for Health.Status.
 type HealthStatus string
 
+// Histogram defines model for Histogram.
+type Histogram struct {
+	// AtMost The counts may be a little high: they take in messages whose body only a closer look would leave out
+	AtMost bool  `json:"at_most"`
+	Bars   []Bar `json:"bars"`
+
+	// CountedFrom What of the range was counted: all of it, unless scan.stopped says otherwise
+	CountedFrom Time `json:"counted_from"`
+
+	// CountedTo UTC with nine digits of fraction
+	CountedTo Time  `json:"counted_to"`
+	Failed    int64 `json:"failed"`
+	Messages  int64 `json:"messages"`
+
+	// Reads The filter in English
+	Reads       *string `json:"reads,omitempty"`
+	Scan        Scan    `json:"scan"`
+	StepSeconds float64 `json:"step_seconds"`
+}
+
 // History defines model for History.
 type History struct {
 	// Events Causes before effects, else by time
@@ -999,6 +1059,29 @@ type History struct {
 	Scan   Scan    `json:"scan"`
 
 	// Truncated There is more than the limit
+	Truncated bool `json:"truncated"`
+}
+
+// Invalid defines model for Invalid.
+type Invalid struct {
+	// Data The bytes in base64, with `data=true`
+	Data   *string `json:"data,omitempty"`
+	Reason string  `json:"reason"`
+	Sender string  `json:"sender"`
+
+	// Signal logs, traces or metrics
+	Signal string `json:"signal"`
+	Size   int64  `json:"size"`
+
+	// Time UTC with nine digits of fraction
+	Time Time `json:"time"`
+}
+
+// Invalids defines model for Invalids.
+type Invalids struct {
+	Records []Invalid `json:"records"`
+
+	// Truncated There may be more
 	Truncated bool `json:"truncated"`
 }
 
@@ -1648,6 +1731,15 @@ type ListEnvironmentsParams struct {
 	Range *Range `form:"range,omitempty" json:"range,omitempty"`
 }
 
+// CheckFilterParams defines parameters for CheckFilter.
+type CheckFilterParams struct {
+	// Q The filter, as in the search box; docs/filter.md has the language
+	Q *Q `form:"q,omitempty" json:"q,omitempty"`
+
+	// Now What `now` means in the filter; the address in `Link` has it, so that pages agree
+	Now *Now `form:"now,omitempty" json:"now,omitempty"`
+}
+
 // GetHistoryParams defines parameters for GetHistory.
 type GetHistoryParams struct {
 	CorrelationId *string `form:"correlation_id,omitempty" json:"correlation_id,omitempty"`
@@ -1665,6 +1757,22 @@ type GetHistoryParams struct {
 
 	// Limit Events at most
 	Limit *Events `form:"limit,omitempty" json:"limit,omitempty"`
+}
+
+// ListInvalidParams defines parameters for ListInvalid.
+type ListInvalidParams struct {
+	// From Start of the range
+	From *From `form:"from,omitempty" json:"from,omitempty"`
+
+	// To End of the range; now without it
+	To *To `form:"to,omitempty" json:"to,omitempty"`
+
+	// Range Length of the range where `from` is not given: `15m`, `1h`, `7d` or any duration, up to 400 days
+	Range *Range `form:"range,omitempty" json:"range,omitempty"`
+	Limit *int   `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Data Add the bytes, up to 64 KiB of each, where payloads may be read
+	Data *bool `form:"data,omitempty" json:"data,omitempty"`
 }
 
 // OpenLiveTapParams defines parameters for OpenLiveTap.
@@ -1754,6 +1862,30 @@ type ExportMessagesParamsFormat string
 
 // ExportMessagesParamsOrder defines parameters for ExportMessages.
 type ExportMessagesParamsOrder string
+
+// CountMessagesParams defines parameters for CountMessages.
+type CountMessagesParams struct {
+	// Q The filter, as in the search box; docs/filter.md has the language
+	Q *Q `form:"q,omitempty" json:"q,omitempty"`
+
+	// Env Environment; all of them without it
+	Env *Env `form:"env,omitempty" json:"env,omitempty"`
+
+	// From Start of the range
+	From *From `form:"from,omitempty" json:"from,omitempty"`
+
+	// To End of the range; now without it
+	To *To `form:"to,omitempty" json:"to,omitempty"`
+
+	// Range Length of the range where `from` is not given: `15m`, `1h`, `7d` or any duration, up to 400 days
+	Range *Range `form:"range,omitempty" json:"range,omitempty"`
+
+	// Now What `now` means in the filter; the address in `Link` has it, so that pages agree
+	Now *Now `form:"now,omitempty" json:"now,omitempty"`
+
+	// Bars Bars at most; the step is rounded up to a length that people count in
+	Bars *int `form:"bars,omitempty" json:"bars,omitempty"`
+}
 
 // GetMessageParams defines parameters for GetMessage.
 type GetMessageParams struct {
@@ -1914,6 +2046,16 @@ type ClientInterface interface {
 	// Corresponds with GET /environments (the `ListEnvironments` operationId).
 	ListEnvironments(ctx context.Context, params *ListEnvironmentsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// ListFilterFields What a filter can ask about
+	//
+	// Corresponds with GET /filter (the `ListFilterFields` operationId).
+	ListFilterFields(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CheckFilter How a filter is read, or where it is wrong
+	//
+	// Corresponds with GET /filter/check (the `CheckFilter` operationId).
+	CheckFilter(ctx context.Context, params *CheckFilterParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// GetHealth Whether the console itself works
 	//
 	// Corresponds with GET /health (the `GetHealth` operationId).
@@ -1925,6 +2067,13 @@ type ClientInterface interface {
 	//
 	// Corresponds with GET /history (the `GetHistory` operationId).
 	GetHistory(ctx context.Context, params *GetHistoryParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListInvalid Records that could not be understood
+	//
+	// They belong to no environment, so they are for who may see all of them. Looks back 24 hours unless a range is given; newest first.
+	//
+	// Corresponds with GET /invalid (the `ListInvalid` operationId).
+	ListInvalid(ctx context.Context, params *ListInvalidParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// OpenLiveTap Messages as they pass, over a WebSocket
 	//
@@ -1950,6 +2099,11 @@ type ClientInterface interface {
 	//
 	// Corresponds with GET /messages/export (the `ExportMessages` operationId).
 	ExportMessages(ctx context.Context, params *ExportMessagesParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CountMessages How many messages a search would find, over time
+	//
+	// Corresponds with GET /messages/histogram (the `CountMessages` operationId).
+	CountMessages(ctx context.Context, params *CountMessagesParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// GetMessage One message with its body
 	//
@@ -2088,6 +2242,36 @@ func (c *Client) ListEnvironments(ctx context.Context, params *ListEnvironmentsP
 	return c.Client.Do(req)
 }
 
+// ListFilterFields What a filter can ask about
+//
+// Corresponds with GET /filter (the `ListFilterFields` operationId).
+func (c *Client) ListFilterFields(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListFilterFieldsRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CheckFilter How a filter is read, or where it is wrong
+//
+// Corresponds with GET /filter/check (the `CheckFilter` operationId).
+func (c *Client) CheckFilter(ctx context.Context, params *CheckFilterParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCheckFilterRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // GetHealth Whether the console itself works
 //
 // Corresponds with GET /health (the `GetHealth` operationId).
@@ -2110,6 +2294,23 @@ func (c *Client) GetHealth(ctx context.Context, reqEditors ...RequestEditorFn) (
 // Corresponds with GET /history (the `GetHistory` operationId).
 func (c *Client) GetHistory(ctx context.Context, params *GetHistoryParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewGetHistoryRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListInvalid Records that could not be understood
+//
+// They belong to no environment, so they are for who may see all of them. Looks back 24 hours unless a range is given; newest first.
+//
+// Corresponds with GET /invalid (the `ListInvalid` operationId).
+func (c *Client) ListInvalid(ctx context.Context, params *ListInvalidParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListInvalidRequest(c.Server, params)
 	if err != nil {
 		return nil, err
 	}
@@ -2165,6 +2366,21 @@ func (c *Client) SearchMessages(ctx context.Context, params *SearchMessagesParam
 // Corresponds with GET /messages/export (the `ExportMessages` operationId).
 func (c *Client) ExportMessages(ctx context.Context, params *ExportMessagesParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewExportMessagesRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CountMessages How many messages a search would find, over time
+//
+// Corresponds with GET /messages/histogram (the `CountMessages` operationId).
+func (c *Client) CountMessages(ctx context.Context, params *CountMessagesParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCountMessagesRequest(c.Server, params)
 	if err != nil {
 		return nil, err
 	}
@@ -2743,6 +2959,99 @@ func NewListEnvironmentsRequest(server string, params *ListEnvironmentsParams) (
 	return req, nil
 }
 
+// NewListFilterFieldsRequest constructs an http.Request for the ListFilterFields method
+func NewListFilterFieldsRequest(server string) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/filter")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewCheckFilterRequest constructs an http.Request for the CheckFilter method
+func NewCheckFilterRequest(server string, params *CheckFilterParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/filter/check")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Q != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "q", *params.Q, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Now != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "now", *params.Now, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: "date-time"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewGetHealthRequest constructs an http.Request for the GetHealth method
 func NewGetHealthRequest(server string) (*http.Request, error) {
 	var err error
@@ -2873,6 +3182,108 @@ func NewGetHistoryRequest(server string, params *GetHistoryParams) (*http.Reques
 		if params.Limit != nil {
 
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewListInvalidRequest constructs an http.Request for the ListInvalid method
+func NewListInvalidRequest(server string, params *ListInvalidParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/invalid")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.From != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "from", *params.From, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: "date-time"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.To != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "to", *params.To, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: "date-time"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Range != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "range", *params.Range, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Data != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "data", *params.Data, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
 				return nil, err
 			} else {
 				for _, qp := range strings.Split(queryFrag, "&") {
@@ -3311,6 +3722,132 @@ func NewExportMessagesRequest(server string, params *ExportMessagesParams) (*htt
 		if params.Bodies != nil {
 
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "bodies", *params.Bodies, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewCountMessagesRequest constructs an http.Request for the CountMessages method
+func NewCountMessagesRequest(server string, params *CountMessagesParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/messages/histogram")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Q != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "q", *params.Q, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Env != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "env", *params.Env, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.From != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "from", *params.From, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: "date-time"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.To != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "to", *params.To, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: "date-time"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Range != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "range", *params.Range, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Now != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "now", *params.Now, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: "date-time"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Bars != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "bars", *params.Bars, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
 				return nil, err
 			} else {
 				for _, qp := range strings.Split(queryFrag, "&") {
@@ -3979,6 +4516,20 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /environments (the `ListEnvironments` operationId).
 	ListEnvironmentsWithResponse(ctx context.Context, params *ListEnvironmentsParams, reqEditors ...RequestEditorFn) (*ListEnvironmentsResponse, error)
 
+	// ListFilterFieldsWithResponse What a filter can ask about
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /filter (the `ListFilterFields` operationId).
+	ListFilterFieldsWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListFilterFieldsResponse, error)
+
+	// CheckFilterWithResponse How a filter is read, or where it is wrong
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /filter/check (the `CheckFilter` operationId).
+	CheckFilterWithResponse(ctx context.Context, params *CheckFilterParams, reqEditors ...RequestEditorFn) (*CheckFilterResponse, error)
+
 	// GetHealthWithResponse Whether the console itself works
 	//
 	// Returns a wrapper object for the known response body format(s).
@@ -3994,6 +4545,15 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with GET /history (the `GetHistory` operationId).
 	GetHistoryWithResponse(ctx context.Context, params *GetHistoryParams, reqEditors ...RequestEditorFn) (*GetHistoryResponse, error)
+
+	// ListInvalidWithResponse Records that could not be understood
+	//
+	// They belong to no environment, so they are for who may see all of them. Looks back 24 hours unless a range is given; newest first.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /invalid (the `ListInvalid` operationId).
+	ListInvalidWithResponse(ctx context.Context, params *ListInvalidParams, reqEditors ...RequestEditorFn) (*ListInvalidResponse, error)
 
 	// OpenLiveTapWithResponse Messages as they pass, over a WebSocket
 	//
@@ -4025,6 +4585,13 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with GET /messages/export (the `ExportMessages` operationId).
 	ExportMessagesWithResponse(ctx context.Context, params *ExportMessagesParams, reqEditors ...RequestEditorFn) (*ExportMessagesResponse, error)
+
+	// CountMessagesWithResponse How many messages a search would find, over time
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /messages/histogram (the `CountMessages` operationId).
+	CountMessagesWithResponse(ctx context.Context, params *CountMessagesParams, reqEditors ...RequestEditorFn) (*CountMessagesResponse, error)
 
 	// GetMessageWithResponse One message with its body
 	//
@@ -4311,6 +4878,102 @@ func (r ListEnvironmentsResponse) ContentType() string {
 	return ""
 }
 
+type ListFilterFieldsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *FilterFields
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListFilterFieldsResponse) GetJSON200() *FilterFields {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ListFilterFieldsResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListFilterFieldsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListFilterFieldsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListFilterFieldsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListFilterFieldsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type CheckFilterResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *FilterCheck
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r CheckFilterResponse) GetJSON200() *FilterCheck {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r CheckFilterResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r CheckFilterResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r CheckFilterResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r CheckFilterResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r CheckFilterResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type GetHealthResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -4408,6 +5071,54 @@ func (r GetHistoryResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r GetHistoryResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ListInvalidResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Invalids
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListInvalidResponse) GetJSON200() *Invalids {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ListInvalidResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListInvalidResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListInvalidResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListInvalidResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListInvalidResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -4552,6 +5263,54 @@ func (r ExportMessagesResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r ExportMessagesResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type CountMessagesResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Histogram
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r CountMessagesResponse) GetJSON200() *Histogram {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r CountMessagesResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r CountMessagesResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r CountMessagesResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r CountMessagesResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r CountMessagesResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -5130,6 +5889,32 @@ func (c *ClientWithResponses) ListEnvironmentsWithResponse(ctx context.Context, 
 	return ParseListEnvironmentsResponse(rsp)
 }
 
+// ListFilterFieldsWithResponse What a filter can ask about
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /filter (the `ListFilterFields` operationId).
+func (c *ClientWithResponses) ListFilterFieldsWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListFilterFieldsResponse, error) {
+	rsp, err := c.ListFilterFields(ctx, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListFilterFieldsResponse(rsp)
+}
+
+// CheckFilterWithResponse How a filter is read, or where it is wrong
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /filter/check (the `CheckFilter` operationId).
+func (c *ClientWithResponses) CheckFilterWithResponse(ctx context.Context, params *CheckFilterParams, reqEditors ...RequestEditorFn) (*CheckFilterResponse, error) {
+	rsp, err := c.CheckFilter(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCheckFilterResponse(rsp)
+}
+
 // GetHealthWithResponse Whether the console itself works
 //
 // Returns a wrapper object for the known response body format(s).
@@ -5156,6 +5941,21 @@ func (c *ClientWithResponses) GetHistoryWithResponse(ctx context.Context, params
 		return nil, err
 	}
 	return ParseGetHistoryResponse(rsp)
+}
+
+// ListInvalidWithResponse Records that could not be understood
+//
+// They belong to no environment, so they are for who may see all of them. Looks back 24 hours unless a range is given; newest first.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /invalid (the `ListInvalid` operationId).
+func (c *ClientWithResponses) ListInvalidWithResponse(ctx context.Context, params *ListInvalidParams, reqEditors ...RequestEditorFn) (*ListInvalidResponse, error) {
+	rsp, err := c.ListInvalid(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListInvalidResponse(rsp)
 }
 
 // OpenLiveTapWithResponse Messages as they pass, over a WebSocket
@@ -5205,6 +6005,19 @@ func (c *ClientWithResponses) ExportMessagesWithResponse(ctx context.Context, pa
 		return nil, err
 	}
 	return ParseExportMessagesResponse(rsp)
+}
+
+// CountMessagesWithResponse How many messages a search would find, over time
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /messages/histogram (the `CountMessages` operationId).
+func (c *ClientWithResponses) CountMessagesWithResponse(ctx context.Context, params *CountMessagesParams, reqEditors ...RequestEditorFn) (*CountMessagesResponse, error) {
+	rsp, err := c.CountMessages(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCountMessagesResponse(rsp)
 }
 
 // GetMessageWithResponse One message with its body
@@ -5503,6 +6316,72 @@ func ParseListEnvironmentsResponse(rsp *http.Response) (*ListEnvironmentsRespons
 	return response, nil
 }
 
+// ParseListFilterFieldsResponse parses an HTTP response from a ListFilterFieldsWithResponse call
+func ParseListFilterFieldsResponse(rsp *http.Response) (*ListFilterFieldsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListFilterFieldsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest FilterFields
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseCheckFilterResponse parses an HTTP response from a CheckFilterWithResponse call
+func ParseCheckFilterResponse(rsp *http.Response) (*CheckFilterResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &CheckFilterResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest FilterCheck
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParseGetHealthResponse parses an HTTP response from a GetHealthWithResponse call
 func ParseGetHealthResponse(rsp *http.Response) (*GetHealthResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -5559,6 +6438,39 @@ func ParseGetHistoryResponse(rsp *http.Response) (*GetHistoryResponse, error) {
 	switch {
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
 		var dest History
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseListInvalidResponse parses an HTTP response from a ListInvalidWithResponse call
+func ParseListInvalidResponse(rsp *http.Response) (*ListInvalidResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListInvalidResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Invalids
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
@@ -5685,6 +6597,39 @@ func ParseExportMessagesResponse(rsp *http.Response) (*ExportMessagesResponse, e
 			headers.ContentDisposition = &value
 		}
 		response.Headers200 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseCountMessagesResponse parses an HTTP response from a CountMessagesWithResponse call
+func ParseCountMessagesResponse(rsp *http.Response) (*CountMessagesResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &CountMessagesResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Histogram
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
 	}
 
 	return response, nil
