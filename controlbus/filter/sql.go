@@ -344,43 +344,46 @@ func (g *generator) hexes(n *node) string {
 // path writes a condition on a value in a JSON body. ClickHouse reads JSON
 // whole and strictly and writes numbers in its own way, Match reads up to the
 // value and takes it as it is written. Where the two could differ the body is
-// unsure: the upper bound takes it in, the lower one does not.
+// unsure: the upper bound takes it in, the lower one does not. Each JSON
+// function reads the body anew, so few are asked.
 func (g *generator) path(n *node, upper bool) string {
 	g.sql.Exact = false
 	args := "body"
-	var keys, arrays []string
+	var keys []string
+	there := ""
 	for _, s := range n.path {
 		if s.index >= 0 {
-			arrays = append(arrays, "JSONType("+args+") = 'Array'")
+			// An index into an object would count its members.
+			there += " AND JSONType(" + args + ") = 'Array'"
 			args += ", " + g.bind("Int64", int64(s.index)+1)
 			continue
 		}
 		k := g.text(s.key)
 		keys = append(keys, "position(body, "+k+") > 0")
-		arrays = append(arrays, "JSONType("+args+") = 'Object'")
 		args += ", " + k
 	}
 	typ := "JSONType(" + args + ")"
-	unsure := []string{"NOT isValidJSON(body)", fmt.Sprintf("length(body) > %d", jsonBytes)}
-	var cond string
-	if n.op == opPresent {
-		cond = typ + " != 'Null'"
-	} else {
+	there = typ + " != 'Null'" + there // and so the whole is valid
+	cond, unsure := "", ""
+	if n.op != opPresent {
 		text := "if(" + typ + " = 'String', JSONExtractString(" + args + "), JSONExtractRaw(" + args + "))"
-		cond = typ + " IN ('String', 'Bool', 'Int64', 'UInt64', 'Double') AND arrayExists(v -> " + g.texts(n, "v") + ", [" + text + "])"
+		cond = " AND " + typ + " NOT IN ('Object', 'Array') AND arrayExists(v -> " + g.texts(n, "v") + ", [" + text + "])"
 		// How a number was written is not known here, only what it means.
+		unsure = typ + " = 'Double' OR " + typ + " = 'Int64' AND JSONExtractRaw(" + args + ") = '0'"
 		if n.numeric() {
-			unsure = append(unsure, typ+" = 'Double' AND match(JSONExtractRaw("+args+"), "+sqlInteger+")")
-		} else {
-			unsure = append(unsure, typ+" = 'Double'", typ+" = 'Int64' AND JSONExtractRaw("+args+") = '0'")
+			unsure = typ + " = 'Double' AND match(JSONExtractRaw(" + args + "), " + sqlInteger + ")"
 		}
 	}
-	cond = strings.Join(append(arrays, cond), " AND ")
-	maybe := "(" + strings.Join(unsure, " OR ") + ")"
-	if upper {
-		cond = "(" + maybe + " OR " + cond + ")"
-	} else {
-		cond = "(NOT " + maybe + " AND " + cond + ")"
+	long := fmt.Sprintf("length(body) > %d", jsonBytes)
+	switch {
+	case upper && unsure != "":
+		cond = "(" + there + " AND (" + unsure + " OR " + strings.TrimPrefix(cond, " AND ") + ") OR " + typ + " = 'Null' AND NOT isValidJSON(body) OR " + long + ")"
+	case upper:
+		cond = "(" + there + " OR " + typ + " = 'Null' AND NOT isValidJSON(body) OR " + long + ")"
+	case unsure != "":
+		cond = "(" + there + " AND NOT (" + long + " OR " + unsure + ")" + cond + ")"
+	default:
+		cond = "(" + there + " AND NOT " + long + ")"
 	}
 	if keys == nil {
 		return cond

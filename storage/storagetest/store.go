@@ -16,6 +16,7 @@ import (
 
 	"github.com/signalbox-dev/signalbox/collector"
 	"github.com/signalbox-dev/signalbox/controlbus"
+	"github.com/signalbox-dev/signalbox/controlbus/filter"
 	"github.com/signalbox-dev/signalbox/storage"
 )
 
@@ -414,6 +415,14 @@ func duplicates(t *testing.T, s Store) {
 	}
 }
 
+func filtered(t *testing.T, text string) *filter.Filter {
+	f, err := filter.Parse(text, base())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
 func filters(t *testing.T, s Store) {
 	at := base()
 	mk := func(id string, change func(*controlbus.MessageEvent)) *controlbus.MessageEvent {
@@ -467,6 +476,11 @@ func filters(t *testing.T, s Store) {
 		{"trace", storage.MessageQuery{TraceID: "07000000000000000000000000000000"}, []string{"trace"}},
 		{"uid", storage.MessageQuery{UID: uid("body").String()}, []string{"body"}},
 		{"all together", storage.MessageQuery{Env: "prod", System: "nats", Broker: "n1", Channel: "orders.new", Service: "shop", MessageID: "plain"}, []string{"plain"}},
+		{"a filter", storage.MessageQuery{Filter: filtered(t, "channel:orders.* env:prod (quick OR header.tenant:ac*)")}, []string{"body", "header"}},
+		{"a filter beside fields", storage.MessageQuery{Channel: "orders.new", Filter: filtered(t, "channel:*.new NOT body:* NOT trace:* failed:false")}, []string{"plain", "env", "header", "early"}},
+		{"a filter's id", storage.MessageQuery{Filter: filtered(t, "id:body fox")}, []string{"body"}},
+		{"a filter's id that is not the field's", storage.MessageQuery{MessageID: "plain", Filter: filtered(t, "id:body")}, nil},
+		{"a filter's trace", storage.MessageQuery{Filter: filtered(t, "trace:07000000000000000000000000000000")}, []string{"trace"}},
 		{"one field that does not match", storage.MessageQuery{MessageID: "plain", Env: "test"}, nil},
 	} {
 		got := map[string]bool{}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/signalbox-dev/signalbox/controlbus"
+	"github.com/signalbox-dev/signalbox/controlbus/filter"
 	"github.com/signalbox-dev/signalbox/storage"
 	"github.com/signalbox-dev/signalbox/storage/clickhouse"
 )
@@ -41,6 +42,15 @@ func query(ctx context.Context, w world, s *clickhouse.Store, cpu cpuClock, only
 			page, err := s.Messages(ctx, q)
 			return answer{len(page.Messages), page.Scan.Rows}, err
 		}
+	}
+	filtered := func(text string, within storage.TimeRange) func(context.Context, int) (answer, error) {
+		return search(func(q *storage.MessageQuery, _ int) {
+			f, err := filter.Parse(text, w.to)
+			if err != nil {
+				panic(err) // a constant of this file
+			}
+			q.Range, q.Filter = within, f
+		})
 	}
 	channel := func(i int) controlbus.ChannelName { f := flows[i%len(flows)]; return f[i%perConversation] }
 	return report(ctx, w, cpu, only, rounds, []measured{
@@ -77,6 +87,11 @@ func query(ctx context.Context, w world, s *clickhouse.Store, cpu cpuClock, only
 			q.HeaderName, q.HeaderValue = "x-producer", fmt.Sprintf("pod-%02d", i%30)
 		}), 100},
 		{"by body word, 24 h", 0, search(func(q *storage.MessageQuery, i int) { q.BodyWord = w.correlationID(i) }), 0},
+		{"filter: a word, 24 h", 0, filtered("nothinglikethis", day), 0},
+		{"filter: a phrase, 24 h", 0, filtered(`"nothing like this"`, day), 0},
+		{"filter: a value in JSON, 24 h", 0, filtered("body.amount.value > 1e12", day), 0},
+		{"filter: an expression over bodies, 24 h", 0, filtered("body ~ 'nothing[0-9]+this'", day), 0},
+		{"filter: an expression over channels", 50 * time.Millisecond, filtered(`channel ~ '^orders' failed:true`, all), 100},
 		{"failed only", 0, search(func(q *storage.MessageQuery, _ int) { q.FailedOnly = true }), 100},
 		{"message id that does not exist", 50 * time.Millisecond, search(func(q *storage.MessageQuery, i int) { q.MessageID = fmt.Sprint("none-", i) }), 0},
 	})
