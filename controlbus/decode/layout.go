@@ -112,8 +112,9 @@ func (b *builder) finish() frame {
 	return f
 }
 
-// oneLine is up to how many characters a value stays on one line.
-const oneLine = 64
+// oneLine is how long a line may be made by keeping a value on it: what a
+// panel of a page shows without breaking.
+const oneLine = 62
 
 // widths measures from the back: what is between brackets is known before them.
 func widths(toks []tok) {
@@ -177,7 +178,7 @@ func layout(toks []tok, masks []string, lim Limits) (lines []Line, cut bool) {
 		}
 		switch t.kind {
 		case '{', '[':
-			if t.end == i+1 || i > 0 && t.end > 0 && t.len <= oneLine {
+			if t.end == i+1 || i > 0 && t.end > 0 && t.len+2*depth+width(cur) <= oneLine {
 				flat = t.end
 				if t.text == "{" && t.end > i+1 {
 					part.Text = "{ "
@@ -216,6 +217,13 @@ func layout(toks []tok, masks []string, lim Limits) (lines []Line, cut bool) {
 	}
 	push()
 	return lines, false
+}
+
+func width(parts []Part) (n int) {
+	for _, p := range parts {
+		n += len(p.Text)
+	}
+	return n
 }
 
 func masked(text string, masks []string) bool {

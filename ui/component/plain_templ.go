@@ -347,7 +347,7 @@ func open() templ.Component {
 			templ_7745c5c3_Var17 = templ.NopComponent
 		}
 		ctx = templ.ClearChildren(ctx)
-		templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 26, "<p class=\"openly\" role=\"note\"><strong>Open console.</strong> Nobody signs in here: whoever reaches this address on this machine is its administrator.</p>")
+		templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 26, "<aside class=\"openly\" aria-label=\"Open console\"><strong>Open console.</strong> Nobody signs in here: whoever reaches this address on this machine is its administrator.</aside>")
 		if templ_7745c5c3_Err != nil {
 			return templ_7745c5c3_Err
 		}
