@@ -187,6 +187,21 @@ func TestLiveTapsEndWithTheirRights(t *testing.T) {
 	}
 }
 
+func TestWhoMayNotReadPayloadsIsTold(t *testing.T) {
+	t.Parallel()
+	p := newPeople(t, access.DefaultPrivacy())
+	p.add("viewer", access.Grant{Role: access.Viewer, Env: "*", Channel: "*"})
+	p.add("reader", access.Grant{Role: access.Reader, Env: "production", Channel: "x"})
+	for _, c := range []struct {
+		as, query string
+		want      bool
+	}{{"viewer", "?q=timeout", true}, {"viewer", "?q=attempts+%3E+3", false}, {"reader", "?q=timeout", false}} {
+		if got := strings.Contains(p.ask(c.as, http.MethodGet, "/live"+c.query).Body.String(), "You may not look into payloads"); got != c.want {
+			t.Errorf("%s %s: told %v, want %v", c.as, c.query, got, c.want)
+		}
+	}
+}
+
 func TestAConsoleMayForbidLiveTaps(t *testing.T) {
 	t.Parallel()
 	privacy := access.DefaultPrivacy()

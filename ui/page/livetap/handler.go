@@ -74,6 +74,9 @@ func (p *Pages) show(w http.ResponseWriter, r *http.Request) error {
 		if !f.Empty() {
 			m.Reads = component.Visible(f.Explain())
 		}
+		if id, _ := access.From(ctx); f.NeedsBody() && !id.Somewhere(access.ReadBody) {
+			m.Hidden = id.Why(access.ReadBody)
+		}
 		s := url.Values{"channel": patterns, "filter": {v.Query}}
 		if v.Env != "" {
 			s.Set("env", v.Env)

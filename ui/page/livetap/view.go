@@ -20,6 +20,7 @@ type view struct {
 	Offers    []string
 	Rows      []messages.Row // of the store, for readers without script
 	Down      string
+	Hidden    string // why the filter cannot look into payloads
 }
 
 // pattern is one of the channels looked at, with the page without it.
