@@ -3,6 +3,7 @@ package ui_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"net/http"
@@ -19,12 +20,14 @@ import (
 	"golang.org/x/net/html"
 
 	"github.com/signalbox-dev/signalbox/controlbus"
+	"github.com/signalbox-dev/signalbox/controlbus/access"
 	"github.com/signalbox-dev/signalbox/storage"
 	"github.com/signalbox-dev/signalbox/test/browser"
 	"github.com/signalbox-dev/signalbox/ui"
 	"github.com/signalbox-dev/signalbox/ui/live"
 	"github.com/signalbox-dev/signalbox/ui/page/health"
 	"github.com/signalbox-dev/signalbox/ui/page/overview"
+	"github.com/signalbox-dev/signalbox/ui/page/settings"
 	"github.com/signalbox-dev/signalbox/ui/xsstest"
 )
 
@@ -122,6 +125,45 @@ func attacked(t *testing.T, at time.Time) (attackedStore, *fakeRoster, attackedS
 	return attackedStore{s, payloads}, roster, attackedSelf{payloads: payloads}
 }
 
+// attackPeople makes users, tokens and an audit trail of payloads, and returns a
+// user's id. Providers of sign-ins choose users' names, browsers their own.
+func attackPeople(t *testing.T, p *people, payloads []string) (user string) {
+	t.Helper()
+	tokens := 0
+	for i, text := range payloads {
+		ctx := access.WithClient(t.Context(), access.Client{Address: fmt.Sprintf("192.0.2.%d", i%250), UserAgent: text})
+		if _, err := p.svc.LoginExternal(ctx, access.External{Issuer: "https://id.example/" + text, Subject: text, Name: text, Grants: []access.Grant{{Role: access.Viewer, Env: text, Channel: text}}}, ""); err != nil && !errors.Is(err, controlbus.ErrConflict) { // names differ in more than case
+			t.Fatalf("user %q: %v", text, err)
+		}
+		if _, _, err := p.svc.CreateToken(ctx, p.root, access.NewToken{Name: text, Grants: []access.Grant{{Role: access.Reader, Env: text, Channel: text}}}); err == nil {
+			tokens++
+		}
+		if _, _, err := p.svc.CreateEnrolment(ctx, p.root, access.NewEnrolment{Name: text, Env: text}); err == nil {
+			tokens++
+		}
+		if i%2 == 0 {
+			continue // enough of them
+		}
+		if err := p.svc.Record(ctx, access.Event{Actor: access.Actor{Kind: access.KindUser, ID: text, Name: text}, Code: access.EventBodyRead, Target: text, Env: text, Channel: text, Detail: text, Address: text}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if tokens < 100 {
+		t.Errorf("only %d tokens have payloads for names", tokens)
+	}
+	users, err := p.svc.Users(t.Context())
+	if err != nil || len(users) < len(payloads)*8/10 {
+		t.Fatalf("%d users, %v", len(users), err)
+	}
+	for _, u := range users {
+		if strings.Contains(u.Name, "<script>") {
+			return u.ID
+		}
+	}
+	t.Fatal("no user's name is a payload")
+	return ""
+}
+
 // strange lists what no page of ours has, whatever is in the store: elements,
 // handlers and addresses that only a payload can have made.
 const strange = `(() => {
@@ -148,7 +190,15 @@ func TestBrowserAttacked(t *testing.T) {
 		f.Events = append(f.Events, &s.messages[i].MessageEvent)
 	}
 	f.Matched = int64(len(f.Events))
-	u, err := ui.New(ui.Config{Version: "test", Store: s, Roster: r, Self: self, Guard: openGuard(t), Live: live.SourceFunc(func(controlbus.LiveQuery, controlbus.LiveReader) (live.Subscription, error) {
+	p := newPeople(t, access.DefaultPrivacy())
+	victim := attackPeople(t, p, s.payloads)
+	u, err := ui.New(ui.Config{Version: "test", Store: s, Roster: r, Self: self, Guard: p.guard, Effective: func() settings.Effective {
+		e := fakeEffective()
+		for _, text := range s.payloads {
+			e.Settings = append(e.Settings, settings.Setting{Key: text, Value: text, Default: text, Changed: true})
+		}
+		return e
+	}, Live: live.SourceFunc(func(controlbus.LiveQuery, controlbus.LiveReader) (live.Subscription, error) {
 		one := newFakeTap()
 		one.frames <- f
 		return one, nil
@@ -184,7 +234,19 @@ func TestBrowserAttacked(t *testing.T) {
 		"GET /invalid":        {"/invalid"},
 		"GET /invalid/record": {"/invalid"}, // followed below
 		"GET /health":         {"/health"},
-		"/":                   {"/" + url.PathEscape(s.payloads[3]), "/nothing?env=" + url.QueryEscape(s.payloads[0])},
+
+		"GET /help":                  {"/help"},
+		"GET /login":                 {"/login?" + url.Values{"next": {`//evil.example/"><script>window.pwned=1</script>`}}.Encode()},
+		"GET /setup":                 {"/setup?link=" + url.QueryEscape(s.payloads[0])},
+		"GET /password":              {"/password?link=" + url.QueryEscape(s.payloads[0])},
+		"GET /settings":              {"/settings"},
+		"GET /settings/account":      {"/settings/account"},
+		"GET /settings/users":        {"/settings/users"},
+		"GET /settings/users/{user}": {"/settings/users/" + victim},
+		"GET /settings/tokens":       {"/settings/tokens", "/settings/tokens?all=1"},
+		"GET /settings/agents":       {"/settings/agents"},
+		"GET /settings/audit":        {"/settings/audit", "/settings/audit?q=" + url.QueryEscape(s.payloads[0])},
+		"/":                          {"/" + url.PathEscape(s.payloads[3]), "/nothing?env=" + url.QueryEscape(s.payloads[0])},
 	}
 	files := []string{"GET /messages/{uid}/body", "GET /messages/histogram", "GET /invalid/data", "GET /assets/", "GET " + live.Path} // no pages
 	for _, route := range u.Routes() {
@@ -205,21 +267,27 @@ func TestBrowserAttacked(t *testing.T) {
 	}); err != nil {
 		t.Fatal(err)
 	}
+	if err := chromedp.Do(ctx, chromedp.Navigate(srv.URL+"/login"), browser.JS(`document.cookie = "signalbox-session=`+p.cookies["root"]+`; path=/"`)); err != nil {
+		t.Fatal(err)
+	}
 	look := func(at string) {
 		t.Helper()
 		before := len(said())
 		var found []string
-		var pwned bool
+		var pwned, shown bool
 		acts := []browser.Action{chromedp.Navigate(srv.URL + at), browser.Until(`document.readyState === "complete"`)}
 		if at == "/live?env=production" {
 			acts = append(acts, browser.Until(fmt.Sprintf(`document.querySelectorAll(".taprow").length === %d`, len(s.payloads))))
 		}
-		acts = append(acts, browser.Value(strange, &found), browser.Value(`"pwned" in window`, &pwned))
+		acts = append(acts, browser.Value(strange, &found), browser.Value(`"pwned" in window`, &pwned), browser.Value(`document.body.textContent.includes("pwned")`, &shown))
 		if err := chromedp.Do(ctx, acts...); err != nil {
 			t.Fatalf("%.100s: %v; the browser said %q", at, err, said())
 		}
 		if pwned {
 			t.Errorf("%.100s: a payload ran", at)
+		}
+		if path, _, _ := strings.Cut(at, "?"); !shown && !slices.Contains([]string{"/help", "/login", "/setup", "/password", "/settings/account", "/nothing"}, path) {
+			t.Errorf("%.100s: no payload is on the page", at)
 		}
 		if len(found) > 0 {
 			t.Errorf("%.100s: %d strange things, first %q", at, len(found), found[0])
