@@ -17,6 +17,28 @@ type Agent struct {
 	Spool   SpoolStatus    `json:"spool"`
 	// Revision is that of the desired state the agent last applied.
 	Revision int64 `json:"revision"`
+
+	// Kind is the service.name of what is no signalbox-agent, such as
+	// "otelcol-contrib": it shows its health here and takes no orders.
+	Kind   string  `json:"kind,omitempty"`
+	Health *Health `json:"health,omitempty"` // as OpAMP tells it
+}
+
+// Health is what a program says of itself over OpAMP.
+type Health struct {
+	Healthy bool   `json:"healthy"`
+	Status  string `json:"status,omitempty"`
+	Error   string `json:"error,omitempty"`
+	// Components are its parts, by path, such as "pipeline:logs/receiver:otlp".
+	Components []ComponentHealth `json:"components,omitempty"`
+}
+
+// ComponentHealth is one part's.
+type ComponentHealth struct {
+	Path    string `json:"path"`
+	Healthy bool   `json:"healthy"`
+	Status  string `json:"status,omitempty"`
+	Error   string `json:"error,omitempty"`
 }
 
 // BrokerStatus is one broker connection of an agent.

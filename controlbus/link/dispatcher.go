@@ -124,10 +124,18 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 	}
 }
 
+// State is what an agent reports and what is wanted of it; Roster is one.
+type State interface {
+	// Report takes a report and returns the whole state wanted.
+	Report(ctx context.Context, a controlbus.Agent) (controlbus.Desired, error)
+	// Desired is the state wanted now; ok is false for an agent never heard of.
+	Desired(agent string) (d controlbus.Desired, ok bool)
+}
+
 // Serve runs an agent's session over a link until the link, ctx, or a newer
-// session of the same agent ends it. other takes the frames that are not of
-// commands and returns the answer; it may be nil.
-func (d *Dispatcher) Serve(ctx context.Context, agent string, l Link, other func(Frame) (Frame, bool)) error {
+// session of the same agent ends it. state takes what the agent reports and is
+// asked at each Wake what is wanted of it; nil where neither is of interest.
+func (d *Dispatcher) Serve(ctx context.Context, agent string, l Link, state State) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	s := d.open(agent)
@@ -153,23 +161,36 @@ func (d *Dispatcher) Serve(ctx context.Context, agent string, l Link, other func
 	defer cancel(nil)
 	tick := time.NewTicker(Redeliver)
 	defer tick.Stop()
+	revision := int64(-1) // of the state told last
 	for {
 		var out []Frame
 		var err error
 		select {
 		case f := <-frames:
-			if f.Actual != nil && other != nil {
-				if f.Epoch == s.epoch {
-					if answer, ok := other(f); ok {
-						answer.Epoch = s.epoch
-						out = append(out, answer)
-					}
-				}
+			if f.Actual == nil {
+				out, err = s.handle(ctx, f)
 				break
 			}
-			out, err = s.handle(ctx, f)
+			if f.Epoch != s.epoch || state == nil {
+				break
+			}
+			if f.Actual.ID != agent {
+				err = fmt.Errorf("link: agent %q: %w: it reports as %q", agent, controlbus.ErrDenied, f.Actual.ID)
+				break
+			}
+			var want controlbus.Desired
+			if want, err = state.Report(ctx, *f.Actual); err == nil {
+				revision = want.Revision
+				out = append(out, Frame{Epoch: s.epoch, Desired: &want})
+			}
 		case <-s.wake:
 			out, err = s.pump(ctx, false)
+			if state != nil && s.hello != nil {
+				if want, ok := state.Desired(agent); ok && want.Revision != revision {
+					revision = want.Revision
+					out = append(out, Frame{Epoch: s.epoch, Desired: &want})
+				}
+			}
 		case <-tick.C:
 			out, err = s.pump(ctx, true)
 		case <-s.gone.c:

@@ -14,6 +14,9 @@ import (
 // never travel in one.
 const MaxFrame = 256 << 10
 
+// maxState bounds what an agent reports of itself and what is wanted of it.
+const maxState = MaxOut - 16<<10
+
 // Limits of the command protocol.
 const (
 	MaxRunning    = 4 // commands of one agent at a time
@@ -133,20 +136,24 @@ func encode(f Frame) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("link: frame: %w", err)
 	}
-	if len(b) > MaxFrame {
-		return nil, fmt.Errorf("link: frame: %w: %d bytes, at most %d", controlbus.ErrTooLarge, len(b), MaxFrame)
+	most := MaxFrame
+	if f.Actual != nil || f.Desired != nil {
+		most = maxState
+	}
+	if len(b) > most {
+		return nil, fmt.Errorf("link: frame: %w: %d bytes, at most %d", controlbus.ErrTooLarge, len(b), most)
 	}
 	return b, nil
 }
 
 // decode reads a frame. Errors are controlbus.ErrInvalid.
 func decode(b []byte) (Frame, error) {
-	if len(b) > MaxFrame {
-		return Frame{}, fmt.Errorf("link: frame: %w: %d bytes, at most %d", controlbus.ErrInvalid, len(b), MaxFrame)
-	}
 	var f Frame
 	if err := json.Unmarshal(b, &f); err != nil {
 		return Frame{}, fmt.Errorf("link: frame: %w: %w", controlbus.ErrInvalid, err)
+	}
+	if len(b) > MaxFrame && f.Actual == nil && f.Desired == nil || len(b) > maxState {
+		return Frame{}, fmt.Errorf("link: frame: %w: %d bytes, at most %d", controlbus.ErrInvalid, len(b), MaxFrame)
 	}
 	return f, nil
 }

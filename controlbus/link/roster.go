@@ -40,6 +40,7 @@ const saveEvery = time.Minute
 type Roster struct {
 	store Store
 	log   *slog.Logger
+	wake  func(agent string)
 
 	mu     sync.Mutex
 	agents map[string]*entry
@@ -65,6 +66,30 @@ func NewRoster(ctx context.Context, store Store, log *slog.Logger) (*Roster, err
 		r.agents[v.ID] = &entry{view: v, savedAt: v.LastSeen}
 	}
 	return r, nil
+}
+
+// Wake names who is called when what is wanted of an agent has changed. It must
+// not block. It is set once, before the roster is used.
+func (r *Roster) Wake(f func(agent string)) { r.wake = f }
+
+// Desired is what is wanted of an agent now.
+func (r *Roster) Desired(agentID string) (controlbus.Desired, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	e := r.agents[agentID]
+	if e == nil {
+		return controlbus.Desired{}, false
+	}
+	return alive(e.view.Desired, time.Now()), true
+}
+
+// Heard notes that an agent's connection lives.
+func (r *Roster) Heard(agentID string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if e := r.agents[agentID]; e != nil {
+		e.view.LastSeen = time.Now()
+	}
 }
 
 // Report takes an agent's report and returns what is wanted of it. Errors are
@@ -222,6 +247,9 @@ func (r *Roster) change(ctx context.Context, agentID string, edit func(*controlb
 		return fmt.Errorf("link: save what is wanted of agent %q: %w", agentID, err)
 	}
 	e.view.Desired = d
+	if r.wake != nil {
+		r.wake(agentID)
+	}
 	return nil
 }
 

@@ -608,3 +608,31 @@ func TestProtocolWithoutJournalFails(t *testing.T) {
 	}
 	t.Logf("seed %d: %s", seed, wrong)
 }
+
+// Whatever arrives is an error or a frame that can be written again.
+func FuzzFrame(f *testing.F) {
+	for _, seed := range []Frame{
+		{Hello: &Hello{Nonce: "n"}}, {Epoch: 7, Dispatch: &Dispatch{Command: "c", Args: json.RawMessage(`{"a":[1]}`)}},
+		{Epoch: 7, Event: &Event{Type: Result, Result: &controlbus.CommandResult{Outcome: controlbus.CommandPartial}}}, {Epoch: 1, Desired: &controlbus.Desired{}},
+	} {
+		b, err := encode(seed)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(b)
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		got, err := decode(b)
+		if err != nil {
+			return
+		}
+		again, err := encode(got)
+		if err != nil {
+			return // larger when written out: escapes
+		}
+		back, err := decode(again)
+		if err != nil || back.name() != got.name() || back.Epoch != got.Epoch {
+			t.Errorf("%q became %s, %v", b, again, err)
+		}
+	})
+}
