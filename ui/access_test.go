@@ -6,8 +6,10 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"os"
 	"regexp"
 	"slices"
@@ -17,6 +19,7 @@ import (
 
 	gocmp "github.com/google/go-cmp/cmp"
 
+	"github.com/signalbox-dev/signalbox/controlbus"
 	"github.com/signalbox-dev/signalbox/controlbus/access"
 	"github.com/signalbox-dev/signalbox/storage"
 	"github.com/signalbox-dev/signalbox/ui"
@@ -397,5 +400,89 @@ func TestATapIsAskedForWhereOneMay(t *testing.T) {
 	events, err := p.svc.Events(t.Context(), access.EventQuery{Code: access.EventTapRequest})
 	if err != nil || len(events) != 1 || events[0].Channel != "orders.placed" || events[0].Actor.Name != "ops" || events[0].Detail != "why not" {
 		t.Errorf("audit: got %+v, %v", events, err)
+	}
+}
+
+// elsewhere is a provider that vouches for whoever brings the right cookie.
+type elsewhere struct{ state, next string }
+
+func (e *elsewhere) Name() string { return "the company" }
+
+func (e *elsewhere) Begin(_ context.Context, next string) (string, controlbus.Secret, error) {
+	e.next = next
+	return "https://id.example/auth?state=1", controlbus.Secret(e.state), nil
+}
+
+func (e *elsewhere) Finish(_ context.Context, state string, answer url.Values) (access.External, string, error) {
+	if state != e.state || answer.Get("state") != "1" {
+		return access.External{}, "", controlbus.ErrDenied
+	}
+	return access.External{Issuer: "https://id.example", Subject: answer.Get("sub"), Name: answer.Get("sub"), Grants: access.Everywhere(access.Role(answer.Get("role")))}, e.next, nil
+}
+
+func TestSigningInElsewhere(t *testing.T) {
+	s, r := filled(now)
+	g := newGuard(t, func(*access.Config) {}, access.DefaultPrivacy())
+	e := &elsewhere{state: "a secret of this sign-in"}
+	u, err := ui.New(ui.Config{Guard: g, Provider: e, Version: "test", Store: s, Roster: r, Now: func() time.Time { return now }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(u.Close)
+	do := func(method, path string, body io.Reader, cookies ...*http.Cookie) *httptest.ResponseRecorder {
+		r := httptest.NewRequest(method, path, body)
+		if body != nil {
+			r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+		}
+		for _, c := range cookies {
+			r.AddCookie(c)
+		}
+		w := httptest.NewRecorder()
+		u.ServeHTTP(w, r)
+		return w
+	}
+	if w := do("GET", "/login", nil); !strings.Contains(w.Body.String(), "Sign in with the company") {
+		t.Error("the page does not offer it")
+	}
+	begin := func(next string) *http.Cookie {
+		t.Helper()
+		w := do("GET", "/login/oidc?"+url.Values{"next": {next}}.Encode(), nil)
+		cookies := w.Result().Cookies()
+		if w.Code != http.StatusSeeOther || w.Header().Get("Location") != "https://id.example/auth?state=1" || len(cookies) != 1 || !cookies[0].HttpOnly || cookies[0].SameSite != http.SameSiteLaxMode {
+			t.Fatalf("begin: got %d, %v", w.Code, w.Header())
+		}
+		return cookies[0]
+	}
+	back := begin("/channels")
+	if w := do("GET", "/login/oidc/callback?state=1&sub=mia&role=viewer", nil); w.Code != http.StatusForbidden || len(w.Result().Cookies()) > 1 {
+		t.Errorf("without the cookie: got %d", w.Code)
+	}
+	w := do("GET", "/login/oidc/callback?state=1&sub=mia&role=viewer", nil, back)
+	if w.Code != http.StatusSeeOther || w.Header().Get("Location") != "/channels" {
+		t.Fatalf("callback: got %d, %q: %s", w.Code, w.Header().Get("Location"), mainOf(w.Body.String()))
+	}
+	var session *http.Cookie
+	for _, c := range w.Result().Cookies() {
+		if c.Name == "signalbox-session" {
+			session = c
+		}
+	}
+	if session == nil {
+		t.Fatal("no session")
+	}
+	if w := do("GET", "/channels", nil, session); w.Code != http.StatusOK {
+		t.Errorf("signed in: got %d", w.Code)
+	}
+	// A provider, or who plays it, leads nowhere else, and gives no role that is
+	// not for people.
+	if w := do("GET", "/login/oidc/callback?state=1&sub=mia&role=viewer", nil, begin("//evil.example/")); w.Header().Get("Location") != "/" {
+		t.Errorf("next: got %q, want the console's own page", w.Header().Get("Location"))
+	}
+	if w := do("GET", "/login/oidc/callback?state=1&sub=robot&role=agent", nil, begin("/")); w.Code < 400 {
+		t.Errorf("a role of programs: got %d", w.Code)
+	}
+	users, err := g.Access().Users(t.Context())
+	if err != nil || len(users) != 1 || users[0].Local() || users[0].Name != "mia" {
+		t.Errorf("users: got %+v, %v", users, err)
 	}
 }

@@ -22,6 +22,7 @@ import (
 	"github.com/signalbox-dev/signalbox/collector/otlp"
 	"github.com/signalbox-dev/signalbox/controlbus"
 	"github.com/signalbox-dev/signalbox/controlbus/access"
+	"github.com/signalbox-dev/signalbox/controlbus/access/oidc"
 	"github.com/signalbox-dev/signalbox/controlbus/ledger"
 	"github.com/signalbox-dev/signalbox/storage/clickhouse"
 	"github.com/signalbox-dev/signalbox/storage/engine"
@@ -58,6 +59,7 @@ type config struct {
 	Prometheus prometheus.Config `yaml:"prometheus"`
 	Access     access.Config     `yaml:"access"`
 	Privacy    access.Privacy    `yaml:"privacy"`
+	OIDC       oidc.Config       `yaml:"oidc"`
 	Commands   ledger.Config     `yaml:"commands"`
 	// AuditHeads is the file that the audit trail's signed heads are appended to.
 	AuditHeads string `yaml:"audit_heads"`
@@ -89,6 +91,7 @@ func defaultConfig() config {
 		Prometheus:      prometheus.DefaultConfig(),
 		Access:          access.DefaultConfig(),
 		Privacy:         access.DefaultPrivacy(),
+		OIDC:            oidc.DefaultConfig(),
 		Commands:        ledger.DefaultConfig(),
 	}
 	c.Storage.Engine.DataDir = "" // in DataDir, unless the file says otherwise
@@ -121,6 +124,13 @@ func loadConfig(path string) (config, error) {
 			return config{}, fmt.Errorf("configuration %s: storage.dsn_file: %w", path, err)
 		}
 		c.Storage.DSN = dsn
+	}
+	if c.OIDC.ClientSecretFile != "" {
+		secret, err := controlbus.SecretFromFile(c.OIDC.ClientSecretFile)
+		if err != nil {
+			return config{}, fmt.Errorf("configuration %s: oidc.client_secret_file: %w", path, err)
+		}
+		c.OIDC.ClientSecret = secret
 	}
 	c.derive()
 	if err := c.validate(); err != nil {
@@ -185,6 +195,10 @@ func (c config) validate() error {
 	section("live.", c.Live.Validate())
 	section("prometheus.", c.Prometheus.Validate())
 	section("access.", c.Access.Validate())
+	section("oidc.", c.OIDC.Validate())
+	if c.OIDC.Issuer != "" && c.PublicURL == "" {
+		section("", errors.New("public_url: want the console's address as browsers know it, because oidc sends them back there"))
+	}
 	section("commands.", c.Commands.Validate())
 	return errors.Join(errs...)
 }

@@ -25,6 +25,7 @@ import (
 	"github.com/signalbox-dev/signalbox/collector/otlp"
 	"github.com/signalbox-dev/signalbox/controlbus"
 	"github.com/signalbox-dev/signalbox/controlbus/access"
+	"github.com/signalbox-dev/signalbox/controlbus/access/oidc"
 	"github.com/signalbox-dev/signalbox/controlbus/backoff"
 	"github.com/signalbox-dev/signalbox/controlbus/link"
 	"github.com/signalbox-dev/signalbox/storage"
@@ -34,6 +35,7 @@ import (
 	"github.com/signalbox-dev/signalbox/ui"
 	"github.com/signalbox-dev/signalbox/ui/guard"
 	uilive "github.com/signalbox-dev/signalbox/ui/live"
+	accesspages "github.com/signalbox-dev/signalbox/ui/page/access"
 	"github.com/signalbox-dev/signalbox/ui/prometheus"
 )
 
@@ -246,8 +248,19 @@ func (c *console) runStore(ctx context.Context, ready chan<- struct{}) error {
 
 // runHTTP serves pages, OTLP, agents and live taps on the one port.
 func (c *console) runHTTP(ctx context.Context, ready chan<- struct{}) error {
+	// A nil provider must not become a non-nil interface.
+	var provider accesspages.Provider
+	if c.cfg.OIDC.Issuer != "" {
+		p, err := oidc.New(c.cfg.OIDC, c.url()+accesspages.CallbackPath)
+		if err != nil {
+			return err
+		}
+		defer p.Close()
+		provider = p
+	}
 	pages, err := ui.New(ui.Config{
-		Guard: c.guard, Log: c.log.With("component", "ui"), Version: version, Store: c.store, Roster: c.roster, Metrics: c.set, Assets: c.assets,
+		Provider: provider,
+		Guard:    c.guard, Log: c.log.With("component", "ui"), Version: version, Store: c.store, Roster: c.roster, Metrics: c.set, Assets: c.assets,
 		Live: uilive.SourceFunc(func(q controlbus.LiveQuery, who controlbus.LiveReader) (uilive.Subscription, error) {
 			return c.hub.Subscribe(q, who)
 		}),

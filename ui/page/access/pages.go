@@ -79,7 +79,7 @@ func (p *Pages) Routes() []page.Route {
 	}
 	if p.provider != nil {
 		routes = append(routes,
-			page.Route{Pattern: "POST /login/oidc", Handler: p.beginElsewhere, Action: access.Public},
+			page.Route{Pattern: "GET /login/oidc", Handler: p.beginElsewhere, Action: access.Public},
 			page.Route{Pattern: "GET " + CallbackPath, Handler: p.finishElsewhere, Action: access.Public})
 	}
 	return routes

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
 
 	"github.com/signalbox-dev/signalbox/controlbus"
 	"github.com/signalbox-dev/signalbox/controlbus/access"
@@ -14,7 +15,7 @@ import (
 type loginView struct {
 	Next, Name, Wrong, Told string
 	NeedsSetup              bool
-	Provider                string
+	Provider, Elsewhere     string
 }
 
 type linkView struct {
@@ -42,7 +43,7 @@ func (p *Pages) showLogin(w http.ResponseWriter, r *http.Request, m loginView, w
 		return fmt.Errorf("users: %w: %w", controlbus.ErrUnavailable, err)
 	}
 	if p.provider != nil {
-		m.Provider = p.provider.Name()
+		m.Provider, m.Elsewhere = p.provider.Name(), "/login/oidc?"+url.Values{"next": {m.Next}}.Encode()
 	}
 	if wrong != nil {
 		m.Wrong, _ = reason(wrong)
@@ -159,12 +160,10 @@ func (p *Pages) stateCookie(r *http.Request) string {
 	return "signalbox-oidc"
 }
 
+// beginElsewhere leads to the provider. It is a link and no form: the policy of
+// the pages lets forms lead nowhere else, not even by a redirect.
 func (p *Pages) beginElsewhere(w http.ResponseWriter, r *http.Request) error {
-	f, err := form(w, r)
-	if err != nil {
-		return err
-	}
-	to, state, err := p.provider.Begin(r.Context(), page.LocalPath(f.Get("next")))
+	to, state, err := p.provider.Begin(r.Context(), page.LocalPath(r.URL.Query().Get("next")))
 	if err != nil {
 		return fmt.Errorf("%s: %w", p.provider.Name(), err)
 	}
