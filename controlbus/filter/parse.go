@@ -239,8 +239,11 @@ func (p *parser) wordOf(pieces []piece, at int) (value, error) {
 	default:
 		return v, p.fail(at, p.pos, "", "in a word of the body * stands at the beginning or the end; use body ~ for patterns")
 	}
-	if v.text == "" {
+	switch {
+	case v.text == "":
 		return v, p.fail(at, p.pos, "", "an empty text says nothing")
+	case len(v.text) > maxWord:
+		return v, p.fail(at, p.pos, "", "a phrase has at most %d bytes", maxWord)
 	}
 	return v, nil
 }

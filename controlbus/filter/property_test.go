@@ -312,3 +312,49 @@ func TestTakeAndBounds(t *testing.T) {
 		t.Error("nothing has a rest")
 	}
 }
+
+// The search for words against the rule that it implements.
+func TestWordsAgainstTheRule(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		letters := rapid.SampledFrom([]byte("aAbBtTkKqz 5_.\xc3\x00"))
+		text := string(rapid.SliceOfN(letters, 1, 9).Draw(t, "word"))
+		body := string(rapid.SliceOfN(letters, 0, 60).Draw(t, "body"))
+		if rapid.Bool().Draw(t, "in") {
+			at := rapid.IntRange(0, len(body)).Draw(t, "at")
+			body = body[:at] + strings.ToUpper(text) + body[at:]
+		}
+		v := &value{kind: kindWord, text: text, open: [2]bool{rapid.Bool().Draw(t, "left"), rapid.Bool().Draw(t, "right")}}
+		want := false
+		for i := 0; i+len(text) <= len(body); i++ {
+			j := i + len(text)
+			if lowerASCII(body[i:j]) == lowerASCII(text) &&
+				(v.open[0] || i == 0 || !tokenByte(text[0]) || !tokenByte(body[i-1])) &&
+				(v.open[1] || j == len(body) || !tokenByte(text[len(text)-1]) || !tokenByte(body[j])) {
+				want = true
+			}
+		}
+		if got := newWord(v).in(body); got != want {
+			t.Fatalf("%q, open %v, in %q: got %v, want %v", text, v.open, body, got, want)
+		}
+	})
+}
+
+func TestLongWords(t *testing.T) {
+	t.Parallel()
+	for _, n := range []int{254, 255, 256, 257, 511, 512} {
+		text := strings.Repeat("ea", n/2) + strings.Repeat("o", n%2)
+		f, err := Parse(text, testNow)
+		if err != nil {
+			t.Fatal(err)
+		}
+		e := &controlbus.MessageEvent{Body: []byte(strings.Repeat("ae", 400) + " " + strings.ToUpper(text) + ".")}
+		if !f.Match(e) {
+			t.Errorf("a word of %d bytes is not found", n)
+		}
+		e.Body = e.Body[:len(e.Body)-2]
+		if f.Match(e) {
+			t.Errorf("a word of %d bytes is found where one byte is missing", n)
+		}
+	}
+}

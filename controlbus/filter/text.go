@@ -152,6 +152,10 @@ type word struct {
 	left, right bool // the word must begin, end here
 }
 
+// maxWord bounds what comparing costs where body and word are built to be
+// nearly alike.
+const maxWord = 512
+
 // tokenByte says that c belongs to a word. It is what ClickHouse's token
 // functions and its text index take for one.
 func tokenByte(c byte) bool { return isDigit(c) || c|0x20 >= 'a' && c|0x20 <= 'z' || c >= 0x80 }
@@ -240,14 +244,17 @@ func indexFrom(s string, at int, c byte) int {
 }
 
 func (w *word) here(s string, start int) bool {
+	end := start + len(w.lower)
+	if w.left && start > 0 && tokenByte(s[start-1]) || w.right && end < len(s) && tokenByte(s[end]) {
+		return false
+	}
 	for i := range len(w.lower) {
 		c := s[start+i]
 		if c != w.lower[i] && (c < 'A' || c > 'Z' || c|0x20 != w.lower[i]) {
 			return false
 		}
 	}
-	end := start + len(w.lower)
-	return (!w.left || start == 0 || !tokenByte(s[start-1])) && (!w.right || end == len(s) || !tokenByte(s[end]))
+	return true
 }
 
 // single says that the word is one token, whole.
