@@ -153,6 +153,22 @@ type Bar struct {
 	Counted          bool // wholly; else the counts are a lower bound, or nothing at all
 }
 
+// ValuesQuery asks for values that a field of the filter language had in a
+// range: those that contain Part, whatever its case.
+type ValuesQuery struct {
+	Range TimeRange
+	Env   string
+	Field string // a field with Lookup; for "header." the values are headers' names
+	Part  string
+	Limit int // at most 1000; 0 = 100
+}
+
+// FieldValue is one value with how many of the messages looked at have it.
+type FieldValue struct {
+	Value    string
+	Messages uint64
+}
+
 // Conversation is everything stored about one conversation, in causal order:
 // send before receive before process before settle of the same message, else by
 // corrected time.

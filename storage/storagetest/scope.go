@@ -20,7 +20,7 @@ func scopes(t *testing.T, s Store) {
 	for i, w := range where {
 		at := now.Add(time.Duration(i) * time.Second).UnixNano()
 		b.AppendMessage(&controlbus.MessageEvent{UID: uid("scope", i), Time: at, Env: w.env, System: "nats", Broker: "n1", Destination: w.channel, MessageID: fmt.Sprint("m", i), CorrelationID: "c",
-			TraceID: trace, Op: controlbus.OpTap, Body: []byte("body of " + w.channel), BodySize: 8})
+			TraceID: trace, Op: controlbus.OpTap, Body: []byte("body of " + w.channel), BodySize: 8, Tap: w.env + "/" + w.channel, Headers: []controlbus.Header{{Key: w.env + "/" + w.channel}}})
 		b.AppendSpan(&storage.Span{Time: at, TraceID: trace, SpanID: [8]byte{byte(i + 1)}, Env: w.env, Name: "span", Service: "x", Destination: w.channel})
 		b.AppendLog(&storage.Log{Time: at, UID: uid("log", i), Env: w.env, Service: "x", Body: "log", TraceID: trace, Destination: w.channel})
 		b.AppendPane(&storage.Pane{Time: at, Env: w.env, System: "nats", Broker: "n1", Destination: w.channel, Op: controlbus.OpTap, Count: 10, Bytes: 90})
@@ -86,6 +86,21 @@ func scopes(t *testing.T, s Store) {
 				if err != nil || h.Messages != want {
 					t.Errorf("histogram of %q: got %d, %v; want %d", q.BodyWord, h.Messages, err, want)
 				}
+			}
+			for _, field := range []string{"tap", "header."} { // each message has its own
+				list, err := s.FieldValues(ctx, storage.ValuesQuery{Range: r, Field: field})
+				var got []string
+				for _, v := range list {
+					got = append(got, v.Value)
+				}
+				check("values of "+field, got, err)
+			}
+			channels := map[string]bool{}
+			for _, i := range c.want {
+				channels[where[i].channel] = true
+			}
+			if list, err := s.FieldValues(ctx, storage.ValuesQuery{Range: r, Field: "channel"}); err != nil || len(list) != len(channels) {
+				t.Errorf("channels to complete: got %v, %v; want %v", list, err, channels)
 			}
 			var one []string
 			for i := range where {

@@ -25,6 +25,7 @@ type Store interface {
 	collector.Sink
 	Messages(context.Context, storage.MessageQuery) (storage.MessagePage, error)
 	Histogram(context.Context, storage.MessageQuery, time.Duration) (storage.Histogram, error)
+	FieldValues(context.Context, storage.ValuesQuery) ([]storage.FieldValue, error)
 	Message(context.Context, controlbus.ID, time.Time) (storage.MessageDetail, error)
 	Bodies(context.Context, []storage.Message) (map[controlbus.ID][]byte, error)
 	Conversation(context.Context, storage.ConversationQuery) (storage.Conversation, error)
@@ -55,6 +56,7 @@ func Run(t *testing.T, open func(testing.TB) Store) {
 		{"BadQueriesAreInvalid", badQueries},
 		{"HistogramCountsWhatASearchFinds", histograms},
 		{"DeadlineStopsAHistogram", histogramDeadline},
+		{"FieldValues", fieldValues},
 		{"ConversationInCausalOrder", conversation},
 		{"ConversationFollowsLinks", links},
 		{"Channels", channels},
