@@ -29,7 +29,7 @@ import (
 // serveUI serves a console over loopback with the real clock.
 func serveUI(t *testing.T, s *fakeStore, r *fakeRoster, src live.Source) (string, *ui.UI) {
 	t.Helper()
-	u, err := ui.New(ui.Config{Version: "test", Store: s, Roster: r, Live: src, Guard: openGuard(t), Self: fakeSelf{}, Effective: fakeEffective})
+	u, err := ui.New(ui.Config{Version: "test", Store: s, Roster: r, Live: src, Guard: openGuard(t), Self: fakeSelf{}, Effective: fakeEffective, Searches: searches(t)})
 	if err != nil {
 		t.Fatal(err)
 	}

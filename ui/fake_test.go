@@ -23,6 +23,7 @@ import (
 	"github.com/signalbox-dev/signalbox/ui/guard"
 	"github.com/signalbox-dev/signalbox/ui/live"
 	"github.com/signalbox-dev/signalbox/ui/page/health"
+	"github.com/signalbox-dev/signalbox/ui/page/messages"
 	"github.com/signalbox-dev/signalbox/ui/page/overview"
 	"github.com/signalbox-dev/signalbox/ui/page/settings"
 )
@@ -43,7 +44,9 @@ type fakeStore struct {
 	err      error
 	stopped  storage.StopReason
 	now      func() time.Time
-	counts   atomic.Int64 // histograms asked for
+	counts   atomic.Int64  // histograms asked for
+	asked    atomic.Int64  // lists of values asked for
+	slow     chan struct{} // values wait for it
 }
 
 func (f *fakeStore) Environments(context.Context, storage.TimeRange) ([]string, error) {
@@ -122,6 +125,45 @@ func (f *fakeStore) Histogram(ctx context.Context, q storage.MessageQuery, step 
 		h.Bars = append(h.Bars, b)
 	}
 	return h, err
+}
+
+// FieldValues knows what the messages hold.
+func (f *fakeStore) FieldValues(ctx context.Context, q storage.ValuesQuery) ([]storage.FieldValue, error) {
+	f.asked.Add(1)
+	if f.slow != nil {
+		select {
+		case <-f.slow:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+	n := map[string]uint64{}
+	for i := range f.messages {
+		m := &f.messages[i]
+		switch q.Field {
+		case "channel":
+			n[m.Destination]++
+		case "service":
+			n[m.Service]++
+		case "header.":
+			for _, h := range m.Headers {
+				n[h.Key]++
+			}
+		}
+	}
+	var out []storage.FieldValue
+	for v, c := range n {
+		if v != "" && strings.Contains(strings.ToLower(v), strings.ToLower(q.Part)) {
+			out = append(out, storage.FieldValue{Value: v, Messages: c})
+		}
+	}
+	slices.SortFunc(out, func(a, b storage.FieldValue) int {
+		if a.Messages != b.Messages {
+			return int(b.Messages) - int(a.Messages)
+		}
+		return strings.Compare(a.Value, b.Value)
+	})
+	return out, f.err
 }
 
 func (f *fakeStore) Message(_ context.Context, uid controlbus.ID, _ time.Time) (storage.MessageDetail, error) {
@@ -444,7 +486,7 @@ func filled(at time.Time) (*fakeStore, *fakeRoster) {
 
 func newUI(t testing.TB, s *fakeStore, r *fakeRoster, src live.Source) *ui.UI {
 	t.Helper()
-	cfg := ui.Config{Self: fakeSelf{}, Effective: fakeEffective, Version: "test", Store: s, Live: src, Now: func() time.Time { return now }, Guard: openGuard(t)}
+	cfg := ui.Config{Self: fakeSelf{}, Effective: fakeEffective, Searches: searches(t), Version: "test", Store: s, Live: src, Now: func() time.Time { return now }, Guard: openGuard(t)}
 	if r != nil {
 		cfg.Roster = r
 	}
@@ -454,6 +496,21 @@ func newUI(t testing.TB, s *fakeStore, r *fakeRoster, src live.Source) *ui.UI {
 	}
 	t.Cleanup(u.Close)
 	return u
+}
+
+// searches is a real place for saved searches.
+func searches(t testing.TB) messages.Searches {
+	t.Helper()
+	s, err := state.Open(t.Context(), filepath.Join(t.TempDir(), "searches.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return s
 }
 
 // openGuard lets everybody in as the administrator.

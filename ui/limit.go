@@ -73,6 +73,18 @@ func (l *limited) Histogram(ctx context.Context, q storage.MessageQuery, step ti
 	return l.store.Histogram(ctx, q, step)
 }
 
+// FieldValues are names, not payloads.
+func (l *limited) FieldValues(ctx context.Context, q storage.ValuesQuery) ([]storage.FieldValue, error) {
+	_, scope, err := who(ctx)
+	if err != nil || scope.None() || q.Env != "" && !scope.AllowsEnv(q.Env) {
+		return nil, err
+	}
+	list, err := l.store.FieldValues(ctx, q)
+	return slices.DeleteFunc(slices.Clone(list), func(v storage.FieldValue) bool {
+		return q.Field == "env" && !scope.AllowsEnv(v.Value) || q.Field == "channel" && q.Env != "" && !scope.Allows(q.Env, v.Value)
+	}), err
+}
+
 func (l *limited) Messages(ctx context.Context, q storage.MessageQuery) (storage.MessagePage, error) {
 	ctx, id, scope, err := search(ctx, q)
 	if err != nil {

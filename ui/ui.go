@@ -73,6 +73,8 @@ type Config struct {
 	Self     health.Source // the page of the console itself; Health where that is nil
 	// Effective is what the console runs with, secrets masked; nil: not told.
 	Effective func() settings.Effective
+	// Searches keeps saved searches; nil for none.
+	Searches messages.Searches
 	// Origins are trusted besides the host asked, scheme and port included:
 	// where a proxy rewrites Host.
 	Origins []string
@@ -180,7 +182,7 @@ func (u *UI) routes() error {
 	nav("channels", "Channels", "channels", "/channels", "c", access.ViewMetadata)
 	areas = append(areas, channels.New(u.site, channels.Deps{Channels: u.store, Messages: u.store, Agents: lister, Taps: taps, Live: c.Live != nil}).Routes()...)
 	nav("messages", "Messages", "messages", "/messages", "m", access.ViewMetadata)
-	areas = append(areas, messages.New(u.site, messages.Deps{Store: u.store, Live: c.Live != nil, Exports: u.exports}).Routes()...)
+	areas = append(areas, messages.New(u.site, messages.Deps{Store: u.store, Live: c.Live != nil, Exports: u.exports, Searches: c.Searches}).Routes()...)
 	if c.Live != nil {
 		nav("live", "Live tap", "live", "/live", "l", access.LiveTap)
 		areas = append(areas, livetap.New(u.site, u.store).Routes()...)

@@ -260,7 +260,7 @@ func (c *console) runHTTP(ctx context.Context, ready chan<- struct{}) error {
 	}
 	pages, err := ui.New(ui.Config{
 		Provider: provider,
-		Guard:    c.guard, Log: c.log.With("component", "ui"), Version: version, Store: c.store, Roster: c.roster, Metrics: c.set, Assets: c.assets,
+		Guard:    c.guard, Log: c.log.With("component", "ui"), Version: version, Store: c.store, Roster: c.roster, Metrics: c.set, Assets: c.assets, Searches: c.state,
 		Live: uilive.SourceFunc(func(q controlbus.LiveQuery, who controlbus.LiveReader) (uilive.Subscription, error) {
 			return c.hub.Subscribe(q, who)
 		}),

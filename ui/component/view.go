@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/a-h/templ"
 )
 
 // Shell is the frame around a page.
@@ -94,6 +96,21 @@ type FilterView struct {
 	Coded                      bool   // monospace
 	Wrong                      bool   // could not be read; the page says why
 	Suggestions                []Pair // value, meaning: offered by the browser
+	// Complete is asked for completions at the cursor; WrongFrom and WrongTo are
+	// where the filter is wrong, in UTF-16 units.
+	Complete, WrongFrom, WrongTo string
+}
+
+// completes are the attributes of a box that completes.
+func completes(f FilterView) templ.Attributes {
+	a := templ.Attributes{}
+	if f.Complete != "" {
+		a["data-complete"] = f.Complete
+	}
+	if f.WrongFrom != "" {
+		a["data-wrong-from"], a["data-wrong-to"] = f.WrongFrom, f.WrongTo
+	}
+	return a
 }
 
 // State is a state's mark, colour and word.

@@ -94,6 +94,23 @@ export function startKeys() {
       case "k":
         move(-1);
         break;
+      case "o": {
+        const at = rows().find((r) => r.classList.contains("at"));
+        const to = at && link(at);
+        if (!to) return;
+        window.open(to.href, "_blank", "noopener");
+        break;
+      }
+      case "f": {
+        const term = /** @type {HTMLElement | null} */ (document.querySelector("[data-rows] td[data-term]:hover") ?? document.querySelector("[data-rows] tr.at td.where[data-term]"))?.dataset.term;
+        if (!term) return;
+        const to = new URL(location.href);
+        const now = to.searchParams.get("q") ?? "";
+        if (!` ${now} `.includes(` ${term} `)) to.searchParams.set("q", now.includes(" OR ") ? `(${now}) ${term}` : `${now} ${term}`.trim());
+        to.searchParams.delete("cursor");
+        location.assign(to);
+        break;
+      }
       case "g":
         going = Date.now();
         return;

@@ -1,6 +1,8 @@
 // Attaches every behaviour. Pages work without any of it.
 import { enhanceCharts } from "./chart.js";
 import { enhanceCopy, enhanceCopyLinks, enhanceCopyTexts } from "./copy.js";
+import { startBusy } from "./busy.js";
+import { startComplete } from "./complete.js";
 import { enhanceHistogram, startHistogram } from "./histogram.js";
 import { enhanceTimes, tellZone, tickTimes } from "./time.js";
 import { startKeys, keepPlace } from "./keys.js";
@@ -24,6 +26,8 @@ enhance();
 tellZone();
 startMenus();
 startKeys();
+startComplete();
+startBusy();
 startTap();
 startRefresh(enhance);
 startHistogram(enhance);

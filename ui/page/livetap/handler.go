@@ -89,10 +89,9 @@ func (p *Pages) show(w http.ResponseWriter, r *http.Request) error {
 	for _, text := range patterns {
 		kept = append(kept, component.Pair{Name: "channel", Value: text})
 	}
-	return v.Render(w, page.Options{Title: "Live tap", Area: "live", Filter: &component.FilterView{
-		Action: "/live", Label: "Filter what is shown", Value: v.Query, Kept: kept, Coded: true, Wrong: m.Wrong != nil,
-		Hint: "timeout attempts > 3 header.x-tenant:acme", Suggestions: messages.Suggestions(),
-	}}, Live(m))
+	box := messages.Box(v, "/live", "Filter what is shown", kept, err)
+	box.Hint = "timeout attempts > 3 header.x-tenant:acme"
+	return v.Render(w, page.Options{Title: "Live tap", Area: "live", Filter: box}, Live(m))
 }
 
 // stored are the newest messages of the store that fit, for readers without script.

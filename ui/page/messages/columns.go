@@ -20,38 +20,40 @@ import (
 type Column struct {
 	ID, Title string
 	Num, Mono bool
+	field     string // of the filter language that has the same values
 	// text is nil for the columns that the template draws itself.
 	text func(*storage.Message) string
 }
 
-// Cell is one value of a column that is only text.
-type Cell struct{ Text, Full string }
+// Cell is one value of a column that is only text. Term is the condition that
+// finds messages with the same value.
+type Cell struct{ Text, Full, Term string }
 
 // The columns, in the order in which they stand whatever order they were asked
 // for in: a list looks the same tomorrow. Headers stand before the body.
 var columns = []Column{
 	{ID: "time", Title: "Time"},
 	{ID: "outcome", Title: "Outcome"},
-	{ID: "env", Title: "Environment", text: func(m *storage.Message) string { return m.Env }},
+	{ID: "env", Title: "Environment", field: "env", text: func(m *storage.Message) string { return m.Env }},
 	{ID: "system", Title: "System", text: func(m *storage.Message) string { return page.System(m.System) }},
-	{ID: "broker", Title: "Broker", text: func(m *storage.Message) string { return m.Broker }},
+	{ID: "broker", Title: "Broker", field: "broker", text: func(m *storage.Message) string { return m.Broker }},
 	{ID: "channel", Title: "Channel"},
-	{ID: "key", Title: "Routing key", text: func(m *storage.Message) string { return m.RoutingKey }},
-	{ID: "op", Title: "Operation", text: func(m *storage.Message) string { return m.Op.String() }},
-	{ID: "service", Title: "Service", text: func(m *storage.Message) string { return m.Service }},
-	{ID: "group", Title: "Consumer group", text: func(m *storage.Message) string { return m.ConsumerGroup }},
-	{ID: "partition", Title: "Partition", Num: true, text: func(m *storage.Message) string { return m.Partition }},
-	{ID: "position", Title: "Position", Num: true, text: func(m *storage.Message) string {
+	{ID: "key", Title: "Routing key", field: "key", text: func(m *storage.Message) string { return m.RoutingKey }},
+	{ID: "op", Title: "Operation", field: "op", text: func(m *storage.Message) string { return m.Op.String() }},
+	{ID: "service", Title: "Service", field: "service", text: func(m *storage.Message) string { return m.Service }},
+	{ID: "group", Title: "Consumer group", field: "group", text: func(m *storage.Message) string { return m.ConsumerGroup }},
+	{ID: "partition", Title: "Partition", Num: true, field: "partition", text: func(m *storage.Message) string { return m.Partition }},
+	{ID: "position", Title: "Position", Num: true, field: "position", text: func(m *storage.Message) string {
 		if m.Position < 0 {
 			return ""
 		}
 		return strconv.FormatInt(m.Position, 10)
 	}},
 	{ID: "id", Title: "Correlation or id", Mono: true},
-	{ID: "message", Title: "Message id", Mono: true, text: func(m *storage.Message) string { return m.MessageID }},
-	{ID: "correlation", Title: "Correlation", Mono: true, text: func(m *storage.Message) string { return m.CorrelationID }},
-	{ID: "cause", Title: "Caused by", Mono: true, text: func(m *storage.Message) string { return m.CausationID }},
-	{ID: "trace", Title: "Trace", Mono: true, text: func(m *storage.Message) string {
+	{ID: "message", Title: "Message id", Mono: true, field: "id", text: func(m *storage.Message) string { return m.MessageID }},
+	{ID: "correlation", Title: "Correlation", Mono: true, field: "correlation", text: func(m *storage.Message) string { return m.CorrelationID }},
+	{ID: "cause", Title: "Caused by", Mono: true, field: "causation", text: func(m *storage.Message) string { return m.CausationID }},
+	{ID: "trace", Title: "Trace", Mono: true, field: "trace", text: func(m *storage.Message) string {
 		if m.TraceID == [16]byte{} {
 			return ""
 		}
@@ -64,9 +66,10 @@ var columns = []Column{
 		}
 		return component.Span(time.Duration(m.LatencyNs))
 	}},
-	{ID: "error", Title: "Error", text: func(m *storage.Message) string { return first(m.ErrorType, m.DeadLetterReason) }},
-	{ID: "type", Title: "Content type", text: func(m *storage.Message) string { return m.ContentType }},
-	{ID: "tap", Title: "Tap", text: func(m *storage.Message) string { return m.Tap }},
+	{ID: "error", Title: "Error", field: "error", text: func(m *storage.Message) string { return m.ErrorType }},
+	{ID: "reason", Title: "Dead-letter reason", field: "dead_letter.reason", text: func(m *storage.Message) string { return m.DeadLetterReason }},
+	{ID: "type", Title: "Content type", field: "content_type", text: func(m *storage.Message) string { return m.ContentType }},
+	{ID: "tap", Title: "Tap", field: "tap", text: func(m *storage.Message) string { return m.Tap }},
 	{ID: "size", Title: "Size", Num: true},
 	{ID: "body", Title: "Body", Mono: true},
 }
@@ -159,7 +162,8 @@ func parseColumns(text string) ([]Column, error) {
 }
 
 func headerOf(name string) Column {
-	return Column{ID: headerColumn + name, Title: component.Visible(name), Mono: true, text: func(m *storage.Message) string {
+	field := strings.TrimSuffix(headerTerm(name), ":")
+	return Column{ID: headerColumn + name, Title: component.Visible(name), Mono: true, field: field, text: func(m *storage.Message) string {
 		var values []string
 		for _, h := range m.Headers {
 			if h.Key == name {
@@ -221,6 +225,12 @@ func makeCells(cols []Column, m *storage.Message) []Cell {
 			continue
 		}
 		text := c.text(m)
+		if name, ok := strings.CutPrefix(c.ID, headerColumn); ok && slices.IndexFunc(m.Headers, func(h controlbus.Header) bool { return h.Key == name && h.Value == text }) < 0 {
+			c.field = "" // several values are shown as one
+		}
+		if c.field != "" {
+			out[i].Term = term(c.field, text)
+		}
 		out[i].Text = component.Visible(cut(text, 80))
 		switch {
 		case c.ID == "message" || c.ID == "correlation" || c.ID == "cause" || c.ID == "trace":
@@ -296,11 +306,10 @@ func makeColumnsView(v *page.View, cols []Column, found []storage.Message) colum
 
 // chooseColumns keeps a choice of columns and goes back to the list.
 func (p *Pages) chooseColumns(w http.ResponseWriter, r *http.Request) error {
-	r.Body = http.MaxBytesReader(w, r.Body, 64<<10)
-	if err := r.ParseForm(); err != nil {
-		return fmt.Errorf("%w: form: %w", controlbus.ErrInvalid, err)
+	f, err := postForm(w, r)
+	if err != nil {
+		return err
 	}
-	f := r.PostForm
 	ids := append([]string{"time"}, f["col"]...)
 	for _, name := range strings.Fields(f.Get("headers")) {
 		ids = append(ids, headerColumn+columnEscaper.Replace(strings.TrimPrefix(name, headerColumn)))
@@ -324,19 +333,12 @@ func (p *Pages) chooseColumns(w http.ResponseWriter, r *http.Request) error {
 		c.MaxAge = -1
 	}
 	http.SetCookie(w, c)
-	back, err := url.ParseQuery(strings.TrimPrefix(f.Get("back"), "?"))
-	if err != nil {
-		back = url.Values{}
-	}
-	back.Del("cols")
-	back.Del("cursor")
-	if text != "" {
-		back.Set("cols", text)
-	}
-	to := "/messages"
-	if len(back) > 0 {
-		to += "?" + back.Encode()
-	}
+	to := backTo(f, func(q url.Values) {
+		q.Del("cols")
+		if text != "" {
+			q.Set("cols", text)
+		}
+	})
 	http.Redirect(w, r, to, http.StatusSeeOther)
 	return nil
 }

@@ -8,13 +8,16 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/signalbox-dev/signalbox/controlbus"
 	"github.com/signalbox-dev/signalbox/controlbus/access"
 	"github.com/signalbox-dev/signalbox/controlbus/decode"
+	"github.com/signalbox-dev/signalbox/controlbus/filter"
 	"github.com/signalbox-dev/signalbox/storage"
 	"github.com/signalbox-dev/signalbox/ui/component"
 	"github.com/signalbox-dev/signalbox/ui/page"
@@ -25,6 +28,7 @@ import (
 type Reader interface {
 	Messages(ctx context.Context, q storage.MessageQuery) (storage.MessagePage, error)
 	Histogram(ctx context.Context, q storage.MessageQuery, step time.Duration) (storage.Histogram, error)
+	FieldValues(ctx context.Context, q storage.ValuesQuery) ([]storage.FieldValue, error)
 	Message(ctx context.Context, uid controlbus.ID, near time.Time) (storage.MessageDetail, error)
 	Conversation(ctx context.Context, q storage.ConversationQuery) (storage.Conversation, error)
 }
@@ -35,6 +39,8 @@ type Deps struct {
 	Live  bool // a live tap can be linked to
 	// Exports says whether results can be had as files, at ExportPath; nil for no.
 	Exports func() bool
+	// Searches keeps saved searches; nil for none.
+	Searches Searches
 }
 
 // ExportPath is where results are exported.
@@ -45,6 +51,7 @@ type Pages struct {
 	site  *page.Site
 	store Reader
 	deps  Deps
+	cache valueCache
 }
 
 // New returns the pages.
@@ -52,13 +59,21 @@ func New(site *page.Site, d Deps) *Pages { return &Pages{site: site, store: d.St
 
 // Routes lists the addresses.
 func (p *Pages) Routes() []page.Route {
-	return []page.Route{
+	routes := []page.Route{
 		{Pattern: "GET /messages", Handler: p.list, Action: access.ViewMetadata},
+		{Pattern: "GET " + CompletePath, Handler: p.complete, Action: access.ViewMetadata},
 		{Pattern: "GET /messages/histogram", Handler: p.histogram, Action: access.ViewMetadata},
 		{Pattern: "POST /messages/columns", Handler: p.chooseColumns, Action: access.Self},
 		{Pattern: "GET /messages/{uid}", Handler: p.one, Action: access.ViewMetadata},
 		{Pattern: "GET /messages/{uid}/body", Handler: p.body, Action: access.ReadBody},
 	}
+	if p.deps.Searches != nil {
+		routes = append(routes,
+			page.Route{Pattern: "POST /messages/searches", Handler: p.addSearch, Action: access.SaveSearch},
+			page.Route{Pattern: "POST /messages/searches/{id}", Handler: p.renameSearch, Action: access.SaveSearch},
+			page.Route{Pattern: "POST /messages/searches/{id}/delete", Handler: p.deleteSearch, Action: access.SaveSearch})
+	}
+	return routes
 }
 
 const (
@@ -75,13 +90,16 @@ const (
 )
 
 // query reads what is searched for.
-func (p *Pages) query(v *page.View) (q storage.MessageQuery, reads string, err error) {
-	q = storage.MessageQuery{Range: v.Range, Env: v.Env, Limit: pageSize, Snippets: true}
+func (p *Pages) query(v *page.View) (storage.MessageQuery, error) {
+	q := storage.MessageQuery{Range: v.Range, Env: v.Env, Limit: pageSize, Snippets: true}
 	if v.Form.Get("order") == "oldest" {
 		q.Order = storage.OldestFirst
 	}
-	reads, err = Parse(v.Query, &q)
-	return q, reads, err
+	var err error
+	if q.Filter, err = filter.Parse(v.Query, v.Now); err != nil {
+		return q, fmt.Errorf("filter: %w", err)
+	}
+	return q, nil
 }
 
 func (p *Pages) list(w http.ResponseWriter, r *http.Request) error {
@@ -93,23 +111,46 @@ func (p *Pages) list(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	q, reads, err := p.query(v)
+	q, err := p.query(v)
 	q.Cursor = v.Form.Get("cursor")
-	m := listView{Live: p.deps.Live && v.May(access.LiveTap), Oldest: q.Order == storage.OldestFirst, More: q.Cursor != "", Reads: reads}
+	m := listView{Live: p.deps.Live && v.May(access.LiveTap), Oldest: q.Order == storage.OldestFirst, More: q.Cursor != ""}
+	box := Box(v, "/messages", "Filter messages", v.Kept("order", "cols"), err)
 	if err != nil {
-		m.Wrong = reason(err)
+		m.Wrong = fault(v.Query, err)
+		if m.Wrong == nil {
+			return err
+		}
+		if m.Wrong.Fixed != "" {
+			m.Wrong.URL = v.With("q", m.Wrong.Fixed)
+		}
 		m.build(v, q, cols, storage.MessagePage{}, nil)
-	} else if err := p.search(r.Context(), v, q, cols, &m); err != nil {
-		return err
+	} else {
+		if !q.Filter.Empty() {
+			m.Reads = component.Visible(q.Filter.Explain())
+		}
+		m.Meant = meant(v)
+		if err := p.search(r.Context(), v, q, cols, &m); err != nil {
+			return err
+		}
 	}
-	o := page.Options{Title: "Messages", Area: "messages", Filter: &component.FilterView{
-		Action: "/messages", Label: "Filter messages", Value: v.Query, Kept: v.Kept("order", "cols"), Coded: true,
-		Hint: "channel:orders.* header.x-tenant:acme timeout", Wrong: m.Wrong != "", Suggestions: Suggestions(),
-	}}
-	if q.Cursor == "" && !m.Oldest && m.Wrong == "" {
+	m.Saved = p.saved(r.Context(), v, cols)
+	o := page.Options{Title: "Messages", Area: "messages", Filter: box}
+	if q.Cursor == "" && !m.Oldest && m.Wrong == nil {
 		o.Refresh = 10 * time.Second
 	}
 	return v.Render(w, o, List(m))
+}
+
+// meant offers what somebody probably meant who wrote the name of a yes/no
+// field as a plain word, which is looked for in the payload.
+func meant(v *page.View) *component.Option {
+	words := strings.Fields(v.Query)
+	at := slices.Index(words, "failed")
+	if at < 0 {
+		return nil
+	}
+	words[at] = "failed:true"
+	return &component.Option{Label: "failed:true", URL: v.With("q", strings.Join(words, " "))}
 }
 
 // search fills the list, and the histogram beside it where that is cheap or

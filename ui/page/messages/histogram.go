@@ -45,8 +45,8 @@ type histBar struct {
 }
 
 type histTick struct {
-	X  string
-	At time.Time
+	X, Text string
+	At      time.Time
 }
 
 type histSpan struct{ X, W string }
@@ -204,7 +204,7 @@ func (m *histView) draw(v *page.View, h storage.Histogram) {
 	}
 	for t := from.Truncate(every); t.Before(v.Range.To); t = t.Add(every) {
 		if x := share(t); !t.Before(from) && x < 97.5 {
-			m.Ticks = append(m.Ticks, histTick{pct(x), t})
+			m.Ticks = append(m.Ticks, histTick{pct(x), component.ClockIn(t, m.Clock, v.Zone), t})
 		}
 	}
 }
@@ -253,7 +253,7 @@ func (p *Pages) histogram(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	q, _, err := p.query(v)
+	q, err := p.query(v)
 	if err != nil {
 		return err
 	}

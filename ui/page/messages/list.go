@@ -1,12 +1,16 @@
 package messages
 
 import (
+	"errors"
 	"fmt"
 	"net/url"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/signalbox-dev/signalbox/controlbus"
+	"github.com/signalbox-dev/signalbox/controlbus/filter"
 	"github.com/signalbox-dev/signalbox/storage"
 	"github.com/signalbox-dev/signalbox/ui/component"
 	"github.com/signalbox-dev/signalbox/ui/page"
@@ -23,11 +27,16 @@ type Row struct {
 	Before, Hit, After               string // of the body
 	GapBefore                        string
 	Cells                            []Cell // of the columns that were asked for
+
+	ChannelTerm, IDTerm, OutcomeTerm string // conditions that find others like it
 }
 
 type listView struct {
 	Table        tableView
-	Reads, Wrong string
+	Reads        string
+	Wrong        *filterFault
+	Meant        *component.Option // what the filter was perhaps to say
+	Saved        savedView
 	Live         bool
 	LiveURL      string
 	Oldest, More bool
@@ -62,6 +71,7 @@ type ScanView struct {
 	RestFrom, RestTo   time.Time // zero: nothing is left
 	Rest               string
 	Clock              string // how times are written
+	Zone               string // and in which zone
 	Continue           string // URL
 	ExtentFrom, Extent string // of 100, for the bar
 }
@@ -74,7 +84,16 @@ func (m *listView) build(v *page.View, q storage.MessageQuery, cols []Column, fo
 	m.FirstURL = v.With()
 	m.Table = tableView{Flip: v.With("order", map[bool]string{true: "", false: "oldest"}[m.Oldest]), Oldest: m.Oldest, Columns: cols, Chosen: cols != nil}
 	m.share(v, cols)
-	if m.Wrong != "" {
+	if m.Wrong != nil {
+		return
+	}
+	if errors.Is(err, controlbus.ErrDenied) {
+		m.Down = reason(err)
+		m.Empty = &component.Empty{
+			Mark: component.State{Kind: component.Held, Word: "Not allowed"}, Title: "This search looks into payloads",
+			Text:  reason(err) + ". Words without a field, and body:, are looked for in payloads; everything else can be searched.",
+			Links: []component.Option{{Label: "Without a filter", URL: v.With("q", "")}},
+		}
 		return
 	}
 	if err != nil {
@@ -86,8 +105,9 @@ func (m *listView) build(v *page.View, q storage.MessageQuery, cols []Column, fo
 		}
 		return
 	}
+	word := q.Filter.Word()
 	for i := range found.Messages {
-		row := MakeRow(v, &found.Messages[i], q.BodyWord)
+		row := MakeRow(v, &found.Messages[i], word)
 		row.Cells = makeCells(cols, &found.Messages[i])
 		m.Table.Rows = append(m.Table.Rows, row)
 	}
@@ -97,7 +117,9 @@ func (m *listView) build(v *page.View, q storage.MessageQuery, cols []Column, fo
 	if found.Next != "" {
 		m.NextURL = v.With("cursor", found.Next)
 	}
-	m.Scan = scanLine(found.Scan, q.Order, m.NextURL, len(found.Messages))
+	if m.Scan = scanLine(found.Scan, q.Order, m.NextURL, len(found.Messages)); m.Scan != nil {
+		m.Scan.Zone = v.Now.In(v.Zone).Format("MST")
+	}
 	if len(m.Table.Rows) == 0 {
 		m.Empty = emptyList(v, q, found, m.NextURL)
 	}
@@ -142,6 +164,10 @@ func emptyList(v *page.View, q storage.MessageQuery, found storage.MessagePage, 
 	default:
 		e.Title = "Nothing matched in " + component.Plural(found.Scan.Rows, "message")
 		e.Text = "Searched the " + period + " in " + envName(v.Env) + "."
+		if word := q.Filter.Word(); wordLike(word) && strings.Count(v.Query, word) == 1 {
+			e.Text += " Words are whole words: *" + component.Visible(word) + "* is found within others, too."
+			e.Links = append(e.Links, component.Option{Label: "Within words", URL: v.With("q", strings.Replace(v.Query, word, "*"+word+"*", 1))})
+		}
 	}
 	if v.Range.Duration() < 24*time.Hour {
 		e.Links = append(e.Links, component.Option{Label: "Last 24 hours", URL: v.With("range", "24h", "from", "", "to", "")})
@@ -150,6 +176,11 @@ func emptyList(v *page.View, q storage.MessageQuery, found storage.MessagePage, 
 		e.Links = append([]component.Option{{Label: "Continue", URL: next}}, e.Links...)
 	}
 	return e
+}
+
+// wordLike says that a word stands in a filter as it is, without quotes.
+func wordLike(s string) bool {
+	return s != "" && !strings.ContainsFunc(s, func(r rune) bool { return r != '-' && r != '_' && !unicode.IsLetter(r) && !unicode.IsDigit(r) })
 }
 
 func envName(env string) string {
@@ -179,6 +210,10 @@ func MakeRow(v *page.View, m *storage.Message, word string) Row {
 	if m.GapBefore > 0 {
 		row.GapBefore = component.Plural(m.GapBefore, "message") + " lost before this one"
 	}
+	row.ChannelTerm, row.OutcomeTerm = term("channel", m.Destination), term("outcome", m.Outcome.String())
+	if row.IDTerm = term("correlation", m.CorrelationID); m.CorrelationID == "" {
+		row.IDTerm = term("id", m.MessageID)
+	}
 	text := m.Snippet
 	if text == "" {
 		text = string(m.Body[:min(len(m.Body), 400)])
@@ -188,6 +223,15 @@ func MakeRow(v *page.View, m *storage.Message, word string) Row {
 		row.After = "body not kept: " + m.BodyPolicy.String()
 	}
 	return row
+}
+
+// term is a condition on a field's exact value; empty where there is none or
+// the language cannot write it.
+func term(field, value string) string {
+	if value == "" || !utf8.ValidString(value) || len(value) > 200 {
+		return ""
+	}
+	return field + ":" + filter.Quote(value)
 }
 
 // around cuts a body so that the searched word is in sight.

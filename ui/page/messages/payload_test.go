@@ -4,9 +4,12 @@ import (
 	"context"
 	"strings"
 	"testing"
+	"time"
+	"unicode/utf8"
 
+	"github.com/signalbox-dev/signalbox/controlbus"
 	"github.com/signalbox-dev/signalbox/controlbus/decode"
-	"github.com/signalbox-dev/signalbox/storage"
+	"github.com/signalbox-dev/signalbox/controlbus/filter"
 )
 
 func TestLineMakesTextVisibleAndMarksWhatIsNotTheBodys(t *testing.T) {
@@ -22,37 +25,32 @@ func TestLineMakesTextVisibleAndMarksWhatIsNotTheBodys(t *testing.T) {
 	}
 }
 
-func TestParse(t *testing.T) {
-	t.Parallel()
-	var q storage.MessageQuery
-	reads, err := Parse(`channel:orders.* header.x-tenant:acme failed correlation:"a b" card declined`, &q)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if q.Channel != "orders.*" || q.HeaderName != "x-tenant" || q.HeaderValue != "acme" || !q.FailedOnly || q.CorrelationID != "a b" || q.BodyWord != "card declined" {
-		t.Errorf("got %+v", q)
-	}
-	if want := "channel matches orders.*, and header x-tenant is acme, and it did not end well, and correlation is a b, and body has “card declined”"; reads != want {
-		t.Errorf("got %q, want %q", reads, want)
-	}
-	for _, bad := range []string{`chanel:x`, `channel:`, `"open`, `channel:a channel:b`, `trace:123`, `header.:x`, `body:a b`} {
-		if _, err := Parse(bad, &storage.MessageQuery{}); err == nil {
-			t.Errorf("%q is accepted", bad)
-		}
-	}
-}
-
-func FuzzParse(f *testing.F) {
-	f.Add(`channel:orders.* "a b" x=1 header.a=b`)
-	f.Add(Term("correlation", "a\"b c:d"))
+func FuzzTerm(f *testing.F) {
+	f.Add("a\"b c:d")
+	f.Add("x* 'y' AND (")
 	f.Fuzz(func(t *testing.T, s string) {
-		_, _ = Parse(s, &storage.MessageQuery{})
-		if strings.ContainsAny(s, "\"\n\r\v\f") || strings.TrimSpace(s) == "" {
+		if !utf8.ValidString(s) || len(s) > 1000 {
 			return
 		}
-		var q storage.MessageQuery
-		if _, err := Parse(Term("channel", s), &q); err != nil || q.Channel != s {
-			t.Fatalf("a link with channel %q reads back as %q: %v", s, q.Channel, err)
+		got, err := filter.Parse(Term("channel", s), time.Time{})
+		if err != nil {
+			t.Fatalf("a link with channel %q: %v", s, err)
+		}
+		if !got.Match(&controlbus.MessageEvent{Destination: s}) && s != "" || got.Match(&controlbus.MessageEvent{Destination: s + "x"}) {
+			t.Fatalf("a link with channel %q reads back as %s", s, got)
 		}
 	})
+}
+
+func TestPositionsAreInUTF16(t *testing.T) {
+	t.Parallel()
+	const s = "aü💥\xff z"
+	for n, want := range []int{0, 1, 3, 7, 7, 8, 9, 10, 10} {
+		if got := offset(s, n); got != want {
+			t.Errorf("offset %d: got %d, want %d", n, got, want)
+		}
+	}
+	if got := units(s); got != 7 {
+		t.Errorf("%d units, want 7", got)
+	}
 }

@@ -444,7 +444,7 @@ func (m *view) failing(v *page.View, f facts) {
 		c := &list[i]
 		m.Failing = append(m.Failing, failingRow{
 			Name: component.Visible(c.Name), Broker: component.Visible(c.Broker), URL: v.Channel(c.ChannelName),
-			SearchURL: v.URL("/messages", "q", messages.Term("channel", c.Name)+" failed", "env", c.Env),
+			SearchURL: v.URL("/messages", "q", messages.Term("channel", c.Name)+" failed:true", "env", c.Env),
 			Failed:    component.Count(c.Failed), Share: percent(c.Failed, c.Tapped), Last: c.LastMessage,
 		})
 	}
