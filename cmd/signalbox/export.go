@@ -93,7 +93,7 @@ code: 0 when it is, or when it stopped at the --limit you gave, and 1 when somet
 // save writes beside the file first: one that broke off does not take its place.
 func (t *terminal) save(file string, from io.Reader, ended func() error) (size int64, err error) {
 	if file == "-" {
-		var to io.Writer = t.out
+		to := t.out
 		if t.tty {
 			to = harmless{t}
 		}

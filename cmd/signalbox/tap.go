@@ -138,7 +138,7 @@ func (r *tapRun) run(ctx context.Context) error {
 		var no exit
 		switch {
 		case err == nil, ctx.Err() != nil:
-			return nil
+			return nil //nolint:nilerr // whoever interrupts a tap has seen enough
 		case errors.As(err, &no) && (no.code != exitNoAnswer || !opened && before == ""):
 			return err // a refusal, or nobody there from the beginning
 		}

@@ -69,7 +69,11 @@ func roundUp(d time.Duration) time.Duration {
 			return s
 		}
 	}
-	return (d + day - 1) / day * day
+	whole := d.Truncate(day)
+	if whole < d {
+		whole += day
+	}
+	return whole
 }
 
 // Invalids are records that nobody could understand.
