@@ -154,7 +154,7 @@ func TestBrowserLiveTapComesBack(t *testing.T) {
 	run("rows", browser.Until(rows+` === 20 && document.querySelector("[data-tap-empty]").hidden`))
 
 	src.cutOff(fmt.Errorf("you have 50 live taps open, the most one person may have; close one: %w", controlbus.ErrOverloaded))
-	run("refused", browser.Until(state+` === "Refused"`), browser.Until(wrong+`.textContent.includes("you have 50 live taps open") && `+wrong+`.textContent.includes("Trying again in")`))
+	run("refused", browser.Until(state+` === "Refused"`), browser.Until(wrong+`.textContent.includes("You have 50 live taps open") && `+wrong+`.textContent.includes("Trying again in")`))
 	send(7) // while nobody listens
 	shoot("livetap-refused")
 	src.allow()

@@ -93,7 +93,8 @@ export function startTap() {
     const title = s.kind === "lost" ? "The connection is lost" : s.kind === "refused" ? "The console refuses this tap" : "This tap has ended";
     const next = left > 0 ? ` Trying again in ${left} s.` : s.until > 0 ? " Trying again." : "";
     const kept = s.kind === "lost" ? " What passes meanwhile is kept for a minute or counted." : "";
-    const text = `${s.reason ? `${s.reason}.`.replace(/[.]{2}$/, ".") : ""}${kept}${next}`.trim();
+    const reason = s.reason.slice(0, 1).toUpperCase() + s.reason.slice(1);
+    const text = `${reason ? `${reason}.`.replace(/[.]{2}$/, ".") : ""}${kept}${next}`.trim();
     const at = /** @type {HTMLElement} */ (trouble.querySelector("strong"));
     const why = /** @type {HTMLElement} */ (trouble.querySelector("[data-tap-why]"));
     if (at.textContent !== title) {
@@ -101,6 +102,9 @@ export function startTap() {
       said.textContent = `${title}. ${s.reason}`;
     }
     if (why.textContent !== text) why.textContent = text;
+    const button = /** @type {HTMLElement} */ (trouble.querySelector("button"));
+    const label = s.kind === "ended" ? "Open again" : "Try now";
+    if (button.textContent !== label) button.textContent = label;
   }
 
   /** @param {import("./tapbuffer.js").Row | import("./tapbuffer.js").Cut} r */
@@ -239,7 +243,11 @@ export function startTap() {
     settle();
   });
   newer.addEventListener("click", () => goOn(true));
-  /** @type {HTMLElement} */ (trouble.querySelector("button")).addEventListener("click", () => link.retry());
+  /** @type {HTMLElement} */ (trouble.querySelector("button")).addEventListener("click", () => {
+    // Who has signed out is led to the sign-in and back.
+    if (link.status.kind === "ended") location.reload();
+    else link.retry();
+  });
 
   const link = new TapLink(
     new URL(root.dataset.tap ?? "", location.href).href,
