@@ -98,7 +98,7 @@ func (l *limited) Messages(ctx context.Context, q storage.MessageQuery) (storage
 	for i := range found.Messages {
 		m := &found.Messages[i]
 		if !bodies.Allows(m.Env, m.Destination) {
-			m.Snippet = ""
+			m.Snippet, m.BodySHA256 = "", "" // a hash tells what a short payload is
 		}
 		shown = shown || m.Snippet != ""
 	}
@@ -128,7 +128,7 @@ func (l *limited) Message(ctx context.Context, uid controlbus.ID, near time.Time
 		if d.BodyStored {
 			d.BodyHidden = id.Why(access.ReadBody)
 		}
-		d.Body, d.Snippet, d.BodyStored = nil, "", false
+		d.Body, d.Snippet, d.BodySHA256, d.BodyStored = nil, "", "", false
 		return d, nil
 	}
 	if d.BodyStored {

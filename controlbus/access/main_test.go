@@ -448,3 +448,18 @@ func TestOpenModeHasNoSetup(t *testing.T) {
 	_, err := signIn.Still(signIn.ctx, id)
 	wantErr(t, "the anonymous one where people sign in", err, access.ErrUnauthenticated)
 }
+
+func (c *console) userID(name string) string {
+	c.t.Helper()
+	all, err := c.Users(c.ctx)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	for _, u := range all {
+		if u.Name == name {
+			return u.ID
+		}
+	}
+	c.t.Fatalf("no user %q", name)
+	return ""
+}

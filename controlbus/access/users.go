@@ -69,7 +69,7 @@ func linkError(err error) error {
 // them in. It returns the secret of the session.
 func (s *Service) CompleteSetup(ctx context.Context, secret, name, password string) (controlbus.Secret, error) {
 	client := ClientFrom(ctx)
-	if err := s.throttle(ctx, "setup", client.Address); err != nil {
+	if err := s.throttle(ctx, "setup", called("the first start"), client.Address); err != nil {
 		return "", err
 	}
 	name = strings.TrimSpace(name)
@@ -97,14 +97,29 @@ func (s *Service) CompleteSetup(ctx context.Context, secret, name, password stri
 	return sessionSecret, nil
 }
 
-// throttle takes a try, or says how long to wait and records when that began.
-func (s *Service) throttle(ctx context.Context, account, address string) error {
+// known is a name that was typed, as the audit trail may keep it: people type
+// passwords into the wrong field.
+func (s *Service) known(ctx context.Context, name string) string {
+	u, err := s.store.UserByName(ctx, name)
+	if err != nil {
+		return nobody
+	}
+	return u.Name
+}
+
+const nobody = "a name that no user has"
+
+func called(name string) func() string { return func() string { return name } }
+
+// throttle takes a try, or says how long to wait and records when that began,
+// with what the account is called there.
+func (s *Service) throttle(ctx context.Context, account string, called func() string, address string) error {
 	wait, began := s.tries.try(accountKey(account), addressKey(address))
 	if wait <= 0 {
 		return nil
 	}
 	if began {
-		e := s.event(Actor{Kind: KindAnonymous}, Event{Code: EventThrottled, Target: account, Address: address, Refused: true, Detail: "Refused for " + wait.Round(time.Second).String() + "."})
+		e := s.event(Actor{Kind: KindAnonymous}, Event{Code: EventThrottled, Target: called(), Address: address, Refused: true, Detail: "Refused for " + wait.Round(time.Second).String() + "."})
 		if err := s.store.AddEvent(ctx, e); err != nil {
 			return err
 		}
@@ -129,7 +144,7 @@ func (s *Service) Login(ctx context.Context, name, password, before string) (con
 	if len(name) > 300 {
 		name = name[:300]
 	}
-	if err := s.throttle(ctx, name, client.Address); err != nil {
+	if err := s.throttle(ctx, name, func() string { return s.known(ctx, name) }, client.Address); err != nil {
 		return "", err
 	}
 	u, err := s.store.UserByName(ctx, name)
@@ -145,7 +160,11 @@ func (s *Service) Login(ctx context.Context, name, password, before string) (con
 		return "", err
 	}
 	if !fits || u.Disabled {
-		e := s.event(Actor{Kind: KindAnonymous}, Event{Code: EventLoginFailed, Target: name, Address: client.Address, Refused: true})
+		target := u.Name
+		if target == "" {
+			target = nobody
+		}
+		e := s.event(Actor{Kind: KindAnonymous}, Event{Code: EventLoginFailed, Target: target, Address: client.Address, Refused: true})
 		if err := s.store.AddEvent(ctx, e); err != nil {
 			return "", err
 		}
@@ -436,7 +455,7 @@ func (s *Service) PasswordLink(ctx context.Context, by Identity, userID string) 
 // sessions, and begins a new one.
 func (s *Service) UsePasswordLink(ctx context.Context, secret, password string) (controlbus.Secret, error) {
 	client := ClientFrom(ctx)
-	if err := s.throttle(ctx, "link "+secret, client.Address); err != nil {
+	if err := s.throttle(ctx, "link "+secret, called("a one-time link"), client.Address); err != nil {
 		return "", err
 	}
 	u, err := s.CheckLink(ctx, secret)
@@ -468,7 +487,7 @@ func (s *Service) ChangePassword(ctx context.Context, id Identity, old, password
 		return "", fmt.Errorf("access: password: %w", controlbus.ErrDenied)
 	}
 	client := ClientFrom(ctx)
-	if err := s.throttle(ctx, id.Name, client.Address); err != nil {
+	if err := s.throttle(ctx, id.Name, called(id.Name), client.Address); err != nil {
 		return "", err
 	}
 	u, err := s.store.User(ctx, id.ID)
