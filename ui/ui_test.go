@@ -227,6 +227,13 @@ func TestOverviewTellsWhatChanged(t *testing.T) {
 	if got := mainText(doc); !strings.Contains(got, "against the same hour a day before") {
 		t.Error("it does not say what it is compared with")
 	}
+	var marks []string
+	for _, n := range all(doc, func(n *html.Node) bool { return attr(n, "data-label") != "" }) {
+		marks = append(marks, attr(n, "data-label")+" "+attr(n, "data-at"))
+	}
+	if want := []string{fmt.Sprintf("agent nats-eu1-a silent %d", now.Add(-9*time.Minute).Unix())}; !cmp.Equal(marks, want) {
+		t.Errorf("marks on the chart: got %q, want %q", marks, want)
+	}
 	want = []string{"payments.capture.dlq|1,204 failed on payments.capture.dlq|100|21 Nov 14:20:58", "orders.placed|312 failed on orders.placed|0.39|21 Nov 14:20:58"}
 	if diff := cmp.Diff(want, rows(doc, "failing")); diff != "" {
 		t.Errorf("failing most (-want +got)\n%s", diff)

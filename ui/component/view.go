@@ -186,7 +186,32 @@ type Chart struct {
 	Bars            bool   // instead of lines
 	Empty           string // why there is nothing to draw
 	Times           []time.Time
+	Marks           []ChartMark
 	Format          string // number, rate, seconds, bytes: how the axis is written
+}
+
+// ChartMark is something that happened, as a line across a chart.
+type ChartMark struct {
+	At    time.Time
+	Label string
+}
+
+// within are the marks that fall into the chart's time.
+func (c Chart) within() []ChartMark {
+	var out []ChartMark
+	for _, m := range c.Marks {
+		if n := len(c.Times); n > 1 && !m.At.Before(c.Times[0]) && !m.At.After(c.Times[n-1].Add(c.Times[1].Sub(c.Times[0]))) {
+			out = append(out, m)
+		}
+	}
+	return out
+}
+
+// at is where a mark stands in the server's shape.
+func (c Chart) at(m ChartMark) string {
+	first, last := c.Times[0], c.Times[len(c.Times)-1]
+	x := min(stillW*m.At.Sub(first).Seconds()/max(last.Sub(first).Seconds(), 1), stillW)
+	return "M" + strconv.FormatFloat(x, 'f', 1, 64) + " 0V" + strconv.FormatFloat(stillH, 'f', 0, 64)
 }
 
 // ChartLine is one series; Values has one entry per time, NaN for no data.

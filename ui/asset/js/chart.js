@@ -52,6 +52,51 @@ const token = (name) => {
   probe.remove();
   return color;
 };
+/**
+ * What happened meanwhile, as dashed lines with their names where there is room.
+ * @param {uPlot} u
+ * @param {{at: number, label: string}[]} marks
+ * @param {string} color
+ */
+function drawMarks(u, marks, color) {
+  const { ctx } = u;
+  const { left, top, width, height } = u.bbox;
+  const scale = devicePixelRatio || 1;
+  ctx.save();
+  ctx.strokeStyle = color;
+  ctx.fillStyle = color;
+  ctx.lineWidth = scale;
+  ctx.font = `${11 * scale}px ${getComputedStyle(document.body).fontFamily}`;
+  ctx.textAlign = "left";
+  ctx.textBaseline = "alphabetic";
+  let free = left; // where the next name may begin
+  for (const m of marks) {
+    const x = Math.round(u.valToPos(m.at, "x", true));
+    if (x < left || x > left + width) continue;
+    ctx.setLineDash([3 * scale, 3 * scale]);
+    ctx.beginPath();
+    ctx.moveTo(x, top);
+    ctx.lineTo(x, top + height);
+    ctx.stroke();
+    const wide = ctx.measureText(m.label).width;
+    const right = x + 4 * scale;
+    const begin = right + wide <= left + width ? right : x - 4 * scale - wide;
+    if (begin >= free) {
+      ctx.fillText(m.label, begin, top + 9 * scale);
+      free = begin + wide + 8 * scale;
+    }
+  }
+  ctx.restore();
+}
+
+/** @param {ParentNode} figure */
+export function readMarks(figure) {
+  return [...figure.querySelectorAll(".marks [data-at]")].map((li) => {
+    const { at, label } = /** @type {HTMLElement} */ (li).dataset;
+    return { at: Number(at), label: label ?? "" };
+  });
+}
+
 /** @type {Record<string, string>} */
 const colors = { s1: "--s1", s2: "--s2", s3: "--s3", s4: "--s4", sbad: "--stop-fg" };
 /** @type {Record<string, number[]>} */
@@ -93,7 +138,7 @@ export function enhanceCharts(root) {
         legend: { show: false },
         tzDate: (ts) => (chosenZone ? uPlot.tzDate(new Date(ts * 1000), chosenZone) : new Date(ts * 1000)),
         cursor: { y: false, points: { size: 6 }, sync: { key: sync.key }, drag: { x: false, y: false } },
-        scales: { y: { range: (_u, _min, max) => [0, max > 0 ? max * 1.1 : 1] } },
+        scales: { y: { range: (_u, _min, max) => [0, max > 0 ? max * (readMarks(figure).length > 0 ? 1.25 : 1.1) : 1] } },
         axes: [
           { ...axis, grid: { show: false }, space: 70, values: "{HH}:{mm}", size: 24, incrs: [60, 300, 600, 900, 1800, 3600, 7200, 21600, 43200, 86400] },
           { ...axis, size: 48, space: 34, values: (_u, splits) => splits.map((v) => axisValue(v, format)) },
@@ -115,6 +160,7 @@ export function enhanceCharts(root) {
           }),
         ],
         hooks: {
+          draw: [(u) => drawMarks(u, readMarks(figure), token("--ink-3"))],
           setCursor: [
             (u) => {
               const at = u.cursor.idx;

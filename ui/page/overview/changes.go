@@ -2,6 +2,7 @@ package overview
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
 	"strconv"
 	"time"
@@ -176,5 +177,23 @@ func fleetChanges(v *page.View, f facts) []Change {
 			}
 		}
 	}
+	return out
+}
+
+// maxMarks keeps a chart readable.
+const maxMarks = 6
+
+// chartMarks are agents and brokers that came and went, for the chart of rates:
+// they explain its gaps.
+func chartMarks(v *page.View, f facts) []component.ChartMark {
+	var out []component.ChartMark
+	f.Change.Since = v.Range.From
+	words := map[string]string{"Came": "agent %s started", "Went": "agent %s silent", "Back": "broker %s back", "Lost": "broker %s lost"}
+	for _, c := range fleetChanges(v, f) {
+		out = append(out, component.ChartMark{At: c.At, Label: fmt.Sprintf(words[c.State.Word], c.Name)})
+	}
+	slices.SortFunc(out, func(a, b component.ChartMark) int { return b.At.Compare(a.At) })
+	out = out[:min(len(out), maxMarks)]
+	slices.Reverse(out)
 	return out
 }

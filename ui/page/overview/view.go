@@ -74,7 +74,7 @@ func build(v *page.View, f facts) view {
 	}
 	m.figures(v, f)
 	m.Down, m.NothingYet = f.ChannelsErr != nil, f.Totals.Messages == 0
-	m.charts(f)
+	m.charts(v, f)
 	m.Changes = makeChanges(v, f)
 	m.failing(v, f)
 	rows := channels.MakeRows(v, f.Channels, f.Agents, "")
@@ -314,8 +314,8 @@ func summary(f facts, needs int) string {
 func (m *view) figures(v *page.View, f facts) {
 	t := f.Totals
 	rate := math.NaN()
-	if s := v.Range.Duration().Seconds(); s > 0 && f.TotalsErr == nil {
-		rate = float64(t.Messages) / s
+	if f.TotalsErr == nil {
+		rate = mean(t.Rate)
 	}
 	waiting, biggest, where := 0.0, 0.0, ""
 	known := false
@@ -356,8 +356,8 @@ func (m *view) figures(v *page.View, f facts) {
 		agents.Tone = "bad"
 	}
 	seen := component.Count(t.Messages) + " in this range"
-	if n := f.Yesterday.Messages; n > 0 {
-		seen = "a day before " + component.Rate(float64(n)/v.Range.Duration().Seconds()) + "/s"
+	if f.Yesterday.Messages > 0 {
+		seen = "a day before " + component.Rate(mean(f.Yesterday.Rate)) + "/s"
 	}
 	m.Figures = []component.Figure{
 		{ID: "rate", Name: "Messages seen", Value: component.Rate(rate), Unit: "/s", Spark: values(t.Rate), Note: seen, URL: v.URL("/messages")},
@@ -380,6 +380,21 @@ func (m *view) figures(v *page.View, f facts) {
 	}
 }
 
+// mean is over what is known: times when nobody watched do not count as silent.
+func mean(points []storage.Point) float64 {
+	sum, n := 0.0, 0
+	for _, p := range points {
+		if !math.IsNaN(p.Value) {
+			sum += p.Value
+			n++
+		}
+	}
+	if n == 0 {
+		return 0
+	}
+	return sum / float64(n)
+}
+
 func lagFigure(v *page.View, lag time.Duration) component.Figure {
 	f := component.Figure{ID: "lag", Name: "Ingest lag", Value: component.Span(lag.Round(100 * time.Millisecond)), URL: v.URL("/health"), Note: "received and not stored yet"}
 	switch {
@@ -395,7 +410,7 @@ func lagFigure(v *page.View, lag time.Duration) component.Figure {
 }
 
 // charts are what passed, beside the day before, and what failed of it.
-func (m *view) charts(f facts) {
+func (m *view) charts(v *page.View, f facts) {
 	var before []storage.Point
 	for _, p := range f.Yesterday.Rate {
 		before = append(before, storage.Point{Time: p.Time.Add(24 * time.Hour), Value: p.Value})
@@ -411,6 +426,7 @@ func (m *view) charts(f facts) {
 	}
 	failed := channels.MakeChart("failed", "Failed per minute", "number", []string{"failed"}, []string{"sbad"}, perMinute)
 	failed.Bars = true
+	rate.Marks = chartMarks(v, f)
 	m.Charts = []component.Chart{rate, failed}
 	for i := range m.Charts {
 		if f.TotalsErr != nil {
