@@ -139,6 +139,7 @@ func TestErrorsSayWhereAndWhat(t *testing.T) {
 		{`channel ~ '('`, 10, 3, "missing closing )", ""},
 		{`channel ~ '(a{1,1000}){3}'`, 10, 16, "", ""},
 		{`channel ~ '\pL{200}'`, 10, 10, "too big", ""},
+		{strings.TrimSuffix(strings.Repeat(`id ~ '\pL' OR `, 40), " OR "), 0, 0, "too big together", ""},
 		{`channel IN x`, 11, 1, "list in brackets", ""},
 		{`channel IN (a b)`, 14, 1, "comma", ","},
 		{`channel IN (a`, 11, 1, "not closed", ""},

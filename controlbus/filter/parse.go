@@ -44,6 +44,7 @@ type parser struct {
 	scanner
 	now          time.Time
 	nodes, depth int
+	expressions  int // bytes of them
 }
 
 func (p *parser) fail(at, end int, suggestion, format string, args ...any) *Error {

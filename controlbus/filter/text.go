@@ -58,9 +58,19 @@ func (p *pattern) match(s string) bool {
 func (p *pattern) sql() string { return p.re.String() }
 
 const (
-	maxInstructions = 400  // of a compiled expression
-	maxRanges       = 4000 // of characters in it
+	maxInstructions = 400      // of a compiled expression
+	maxRanges       = 4000     // of characters in it
+	maxExpressions  = 64 << 10 // bytes of all of them, written out
 )
+
+// charge bounds what the expressions of a filter come to together: one letter
+// of a class may stand for thousands.
+func (p *parser) charge(re *regexp.Regexp, at, end int) error {
+	if p.expressions += len(re.String()); p.expressions > maxExpressions {
+		return p.fail(at, end, "", "the filter's expressions are too big together")
+	}
+	return nil
+}
 
 // regexp reads a regular expression in RE2 syntax.
 func (p *parser) regexp(source string, at, end int) (value, error) {
@@ -71,7 +81,7 @@ func (p *parser) regexp(source string, at, end int) (value, error) {
 	if err != nil {
 		return value{}, p.fail(at, end, "", "regular expression: %s", strings.TrimPrefix(err.Error(), "error parsing regexp: "))
 	}
-	return value{kind: kindRegexp, text: source, re: &pattern{source: source, re: re}}, nil
+	return value{kind: kindRegexp, text: source, re: &pattern{source: source, re: re}}, p.charge(re, at, end)
 }
 
 type tooBig struct{}
@@ -139,7 +149,7 @@ func (p *parser) like(c *node, source, escape string, at, end int) (value, error
 	if !single {
 		v.re.parts = parts
 	}
-	return v, nil
+	return v, p.charge(re, at, end)
 }
 
 // word looks for a text in bodies, case-insensitively for ASCII letters, and

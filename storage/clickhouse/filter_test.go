@@ -1,6 +1,7 @@
 package clickhouse
 
 import (
+	"context"
 	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
@@ -336,7 +337,7 @@ func shown(e *controlbus.MessageEvent) string {
 // The store and Match must agree on every pair of a filter and a message.
 func TestFilterAsMatch(t *testing.T) {
 	t.Parallel()
-	messages, filters, seed := 20_000, 400, uint64(20260723)
+	messages, filters, seed := 20_000, 200, uint64(20260723)
 	if os.Getenv("SIGNALBOX_SOAK") == "1" {
 		filters, seed = 5000, rand.Uint64()
 	}
@@ -428,7 +429,7 @@ func TestSearchWithFilter(t *testing.T) {
 	t.Parallel()
 	w := world{rand.New(rand.NewPCG(7, 7))}
 	s := openInternal(t, nil)
-	events := make([]*controlbus.MessageEvent, 3000)
+	events := make([]*controlbus.MessageEvent, 1500)
 	b := s.NewBatch()
 	for i := range events {
 		events[i] = w.message(i)
@@ -442,7 +443,7 @@ func TestSearchWithFilter(t *testing.T) {
 		`body.total > 3`, `NOT body.a:*`, `body.a:* header.k:*`, `time > now-2h`, `time BETWEEN now-20h AND now-3h body.a > 0`, `body:* NOT body.a = 5`, `uid:` + events[17].UID.String() + ` body:*`,
 		`time > now+5d`, `env:prod env:test`, `service:o* service:*s`, `id:orders.new id:o`,
 	}
-	for range 12 {
+	for range 6 {
 		texts = append(texts, w.filter(3))
 	}
 	for n, text := range texts {
@@ -518,6 +519,60 @@ func TestSearchWithFilter(t *testing.T) {
 		in := uint64(len(want))
 		if !(storage.MessageQuery{Filter: f, BodyWord: q.BodyWord}).Summed() && (h.Messages < in || h.Messages > in && !h.AtMost) {
 			t.Errorf("%s: the histogram counts %d of %d messages, at most: %v", text, h.Messages, in, h.AtMost)
+		}
+	}
+}
+
+// What Parse takes the store takes too.
+func TestLargestFilters(t *testing.T) {
+	t.Parallel()
+	s := openInternal(t, nil)
+	w := world{rand.New(rand.NewPCG(3, 3))}
+	events := make([]*controlbus.MessageEvent, 200)
+	b := s.NewBatch()
+	for i := range events {
+		events[i] = w.message(i)
+		b.AppendMessage(events[i])
+	}
+	if err := s.Write(t.Context(), "largest", b); err != nil {
+		t.Fatal(err)
+	}
+	path := "body" + strings.Repeat(".a", 16) + "=1"
+	for name, text := range map[string]string{
+		"paths":       strings.TrimSuffix(strings.Repeat(path+" OR ", filter.MaxLength/(len(path)+4)), " OR "),
+		"words":       strings.Repeat("a ", 255),
+		"phrases":     strings.TrimSuffix(strings.Repeat(`"a b" OR `, 250), " OR "),
+		"long phrase": double(strings.Repeat("é", 250)),
+		"headers":     strings.TrimSuffix(strings.Repeat("h=1 OR ", 250), " OR "),
+		"depth":       strings.Repeat("(a NOT ", 15) + "b" + strings.Repeat(")", 15),
+		"list":        "channel IN (" + strings.Repeat("a,", 250) + "b)",
+		"expressions": strings.Repeat(`body ~ '(a|b){20}' `, 200),
+		"classes":     strings.TrimSuffix(strings.Repeat(`channel ~ '(?i)[\pL\pN]{3}' OR `, 3), " OR "),
+		"mixed":       strings.TrimSuffix(strings.Repeat("(a OR h=1 -body.x>1 OR size>1) ", 30), " "),
+	} {
+		f, err := filter.Parse(text, filterNow)
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		begin := time.Now()
+		// The store understood it, if it began to look.
+		ctx, cancel := context.WithTimeout(t.Context(), 1500*time.Millisecond)
+		p, err := s.Messages(ctx, storage.MessageQuery{Filter: f, Limit: 1000, Range: storage.TimeRange{From: filterNow.Add(-49 * time.Hour), To: filterNow.Add(time.Hour)}})
+		cancel()
+		if err != nil {
+			t.Errorf("%s: %.600s", name, err)
+			continue
+		}
+		want := 0
+		for _, e := range events {
+			if f.Match(e) {
+				want++
+			}
+		}
+		t.Logf("%s: %d messages in %v", name, want, time.Since(begin))
+		if len(p.Messages) != want && p.Scan.Stopped == storage.StopEnd {
+			t.Errorf("%s: %d messages, want %d", name, len(p.Messages), want)
 		}
 	}
 }

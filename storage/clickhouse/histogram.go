@@ -219,7 +219,7 @@ func (c *counter) fromMessages(ctx context.Context) (storage.StopReason, error) 
 		if !c.lookup {
 			part = c.cut(rest, slice)
 		}
-		begin := time.Now()
+		begin, read := time.Now(), c.n.bytes.Load()
 		rows, err := collect[barRow](ctx, c.s, &c.n, c.count(part))
 		if timedOut(err) {
 			return storage.StopDeadline, nil
@@ -232,7 +232,7 @@ func (c *counter) fromMessages(ctx context.Context) (storage.StopReason, error) 
 		} else {
 			rest.from, c.counted.to = part.to, part.to
 		}
-		slice = nextSlice(slice, time.Since(begin))
+		slice = nextSlice(slice, time.Since(begin), c.n.bytes.Load()-read)
 		if deadline, ok := ctx.Deadline(); ok && !rest.empty() && time.Until(deadline) < sliceMargin {
 			return storage.StopDeadline, nil
 		}

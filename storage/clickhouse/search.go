@@ -203,7 +203,7 @@ func (sr *search) run(ctx context.Context) (storage.StopReason, error) {
 		if !sr.lookup {
 			part = sr.cut(rest, slice)
 		}
-		begin := time.Now()
+		begin, read := time.Now(), sr.n.bytes.Load()
 		full, err := sr.look(ctx, part)
 		switch {
 		case err != nil && timedOut(err):
@@ -221,7 +221,7 @@ func (sr *search) run(ctx context.Context) (storage.StopReason, error) {
 			rest.from = part.to
 			sr.at = cursor{order: sr.q.Order, ts: part.to - 1, uid: lastID}
 		}
-		slice = nextSlice(slice, time.Since(begin))
+		slice = nextSlice(slice, time.Since(begin), sr.n.bytes.Load()-read)
 		if deadline, ok := ctx.Deadline(); ok && !rest.empty() && time.Until(deadline) < sliceMargin {
 			return storage.StopDeadline, nil
 		}
@@ -229,12 +229,15 @@ func (sr *search) run(ctx context.Context) (storage.StopReason, error) {
 	return storage.StopEnd, nil
 }
 
-// nextSlice aims at slices that take sliceTarget.
-func nextSlice(slice, took time.Duration) time.Duration {
+// nextSlice aims at slices that take sliceTarget. One that took long for little
+// that it read is none the better for being shorter: a large filter takes its
+// time whatever the slice.
+func nextSlice(slice, took time.Duration, read uint64) time.Duration {
+	const little = 16 << 20
 	switch {
 	case took < sliceTarget/4:
 		slice *= 8
-	case took < sliceTarget:
+	case took < sliceTarget || read < little:
 		slice *= 2
 	case took > 4*sliceTarget:
 		slice /= 2
@@ -405,6 +408,8 @@ func (sr *search) where(q *selection, body bool) {
 	if !sr.filter.Empty() {
 		// Numbers in texts are read as Match reads them.
 		q.set("precise_float_parsing", 1)
+		// Paths make long text of few bytes, and filters are bounded in those.
+		q.set("max_query_size", 4<<20)
 	}
 }
 
