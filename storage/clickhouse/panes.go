@@ -39,6 +39,7 @@ func (s *Store) trafficPanes(ctx context.Context, tq storage.TrafficQuery) (stor
 	case storage.TrafficLatency:
 		q.where("lat_n > 0")
 	}
+	q.visible("env", "destination")
 	if name == "traffic_panes" {
 		q.bind("measure", uint8(tq.Measure))
 	}

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/ClickHouse/ch-go/proto"
 	chdriver "github.com/ClickHouse/clickhouse-go/v2/lib/driver"
 
 	"github.com/signalbox-dev/signalbox/controlbus"
@@ -45,6 +46,7 @@ func (s *Store) MetricSeries(ctx context.Context, mq storage.MetricQuery) ([]sto
 	defer s.timed("metric series")()
 	q := newSelection(s.query("metric_series")).unlimited(byLabels)
 	q.narrow(mq)
+	q.visible(seriesEnv, seriesChannel)
 	q.add("ORDER BY metric, series\nLIMIT 1 BY metric, series\nLIMIT {limit:UInt32}")
 	q.bind("limit", mq.Limit+1)
 	var list []storage.MetricSeries
@@ -71,6 +73,7 @@ func (s *Store) MetricSeries(ctx context.Context, mq storage.MetricQuery) ([]sto
 func (s *Store) MetricLabels(ctx context.Context, mq storage.MetricQuery) ([]string, error) {
 	q := newSelection(s.sql("SELECT DISTINCT arrayJoin(mapKeys(labels)) AS name\nFROM @db.series\nWHERE")).unlimited(byLabels)
 	q.narrow(mq)
+	q.visible(seriesEnv, seriesChannel)
 	q.add("ORDER BY name\nLIMIT {limit:UInt32}")
 	q.bind("limit", mq.Limit)
 	return s.texts(ctx, "list labels", q)
@@ -82,6 +85,7 @@ func (s *Store) MetricLabelValues(ctx context.Context, mq storage.MetricQuery, l
 	q.narrow(mq)
 	q.where("mapContains(labels, unhex({label:String}))")
 	q.bind("label", hex.EncodeToString([]byte(label)))
+	q.visible(seriesEnv, seriesChannel)
 	q.add("ORDER BY value\nLIMIT {limit:UInt32}")
 	q.bind("limit", mq.Limit)
 	return s.texts(ctx, "list label values", q)
@@ -121,31 +125,42 @@ func (q *selection) narrow(mq storage.MetricQuery) {
 	}
 }
 
+// Columns by which series can be limited to what a reader may see.
+const (
+	seriesEnv     = "labels['" + controlbus.AttrEnvironment + "']"
+	seriesChannel = "labels['" + controlbus.AttrDestination + "']"
+)
+
 // Samples calls each for every sample selected.
 func (s *Store) Samples(ctx context.Context, sq storage.SampleQuery, each storage.SampleFunc) error {
 	defer s.timed("samples")()
 	ctx, cancel := s.bounded(ctx)
 	defer cancel()
 	left := sq.Limit
-	one := func(rows chdriver.Rows) error {
-		var series uint64
-		var ms int64
-		var value float64
-		if err := rows.Scan(&series, &ms, &value); err != nil {
-			return err
-		}
-		if left--; left < 0 {
-			return fmt.Errorf("%w: more than %d samples: shorten the range, enlarge the step, or narrow the selection", controlbus.ErrTooLarge, sq.Limit)
-		}
-		return each(series, ms, value)
+	var series proto.ColUInt64
+	var ms proto.ColInt64
+	var values proto.ColFloat64
+	columns := proto.Results{{Name: "series", Data: &series}, {Name: "ms", Data: &ms}, {Name: "sample", Data: &values}}
+	read := func(ids []uint64) error {
+		return s.blocks(ctx, s.samples(sq, ids), columns, func(n int) error {
+			if left -= n; left < 0 {
+				return fmt.Errorf("%w: more than %d samples: shorten the range, enlarge the step, or narrow the selection", controlbus.ErrTooLarge, sq.Limit)
+			}
+			for i := range n {
+				if err := each(series[i], ms[i], values[i]); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
 	}
 	if len(sq.Series) == 0 {
-		return wrap("read samples", s.stream(ctx, s.samples(sq, nil), one))
+		return wrap("read samples", read(nil))
 	}
 	ids := slices.Clone(sq.Series)
 	slices.Sort(ids) // neighbours of the key go together
 	for part := range slices.Chunk(ids, seriesAtOnce) {
-		if err := s.stream(ctx, s.samples(sq, part), one); err != nil {
+		if err := read(part); err != nil {
 			return wrap("read samples", err)
 		}
 	}
@@ -172,6 +187,7 @@ func (s *Store) samples(sq storage.SampleQuery, ids []uint64) *selection {
 	if len(ids) > 0 {
 		q.where("series IN {series:Array(UInt64)}")
 		q.bind("series", ids)
+		q.unlimited("samples have no names: who asks for series has been shown them")
 	}
 	q.between("ts", r, false)
 	if steps && g.Window < g.Step {

@@ -420,8 +420,12 @@ func TestNobodySeesBeyondTheirScope(t *testing.T) {
 		{controlbus.NewScope([]controlbus.ScopeRule{{Env: "prod", Channel: "*"}}), []string{"prod", "prod orders", "prod secret"}, 6},
 		{controlbus.NewScope([]controlbus.ScopeRule{{Env: "*", Channel: "orders"}}), []string{"prod orders", "test orders"}, 5},
 	} {
-		a := serve(t, s, func(_ *prometheus.Config, d *prometheus.Deps) {
+		api := serve(t, s, func(_ *prometheus.Config, d *prometheus.Deps) {
 			d.Scope, d.Now = scopeOf(c.scope), func() time.Time { return noon }
+		})
+		// Stores limit by what the request carries, too.
+		a := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			api.ServeHTTP(w, r.WithContext(controlbus.WithScope(r.Context(), c.scope)))
 		})
 		var found []map[string]string
 		if err := json.Unmarshal([]byte(get(t, a, "series", "match[]", "m")), &found); err != nil {
@@ -448,6 +452,9 @@ func TestNobodySeesBeyondTheirScope(t *testing.T) {
 		count := `[]`
 		if n := len(c.want); n > 0 {
 			count = fmt.Sprintf(`[{"metric":{},"value":[1795176000,"%d"]}]`, n)
+		}
+		if n, values := len(c.want), get(t, a, "query", "query", "m"); strings.Count(values, "metric") != n {
+			t.Errorf("values %s, want %d", values, n)
 		}
 		if got, want := get(t, a, "query", "query", "count(m)"), `{"resultType":"vector","result":`+count+`}`; got != want {
 			t.Errorf("count: %s, want %s", got, want)

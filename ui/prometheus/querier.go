@@ -205,7 +205,7 @@ func (q *querier) find(ctx context.Context, r storage.TimeRange, hints *promstor
 	if err != nil {
 		return nil, err
 	}
-	s.metrics, s.whole = mq.Metrics, len(mq.Values) == 0
+	s.metrics, s.whole = mq.Metrics, len(mq.Values) == 0 && q.scope(ctx).All()
 	l, scope := newLabeler(v), q.scope(ctx)
 	for _, st := range stored {
 		name, ok := shown[st.Metric]

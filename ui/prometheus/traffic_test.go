@@ -171,8 +171,10 @@ func TestTraffic(t *testing.T) {
 	if got := get(t, a, "series", "match[]", `signalbox_traffic_latency_seconds{messaging_destination_name="orders"}`); got != `[{"__name__":"signalbox_traffic_latency_seconds","deployment_environment_name":"prod","job":"billing","messaging_destination_name":"orders","messaging_operation_type":"process","messaging_system":"nats","service_name":"billing","signalbox_broker":"n1"}]` {
 		t.Errorf("series %s", got)
 	}
-	limited := serve(t, s, func(_ *prometheus.Config, d *prometheus.Deps) {
-		d.Scope = scopeOf(controlbus.NewScope([]controlbus.ScopeRule{{Env: "prod", Channel: "rare"}}))
+	scope := controlbus.NewScope([]controlbus.ScopeRule{{Env: "prod", Channel: "rare"}})
+	api := serve(t, s, func(_ *prometheus.Config, d *prometheus.Deps) { d.Scope = scopeOf(scope) })
+	limited := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		api.ServeHTTP(w, r.WithContext(controlbus.WithScope(r.Context(), scope)))
 	})
 	if got := value(t, limited, `count(signalbox_traffic_messages_total)`, clock(0, 30, 0)); got != 1 {
 		t.Errorf("%v series within the scope of one channel", got)

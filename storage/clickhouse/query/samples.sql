@@ -2,6 +2,6 @@
 SELECT
     series,
     toUnixTimestamp64Milli(ts) AS ms,
-    value
+    value AS sample
 FROM @db.samples
 WHERE

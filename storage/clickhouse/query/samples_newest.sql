@@ -2,6 +2,6 @@
 SELECT
     series,
     toUnixTimestamp64Milli(max(ts)) AS ms,
-    argMax(value, ts) AS newest
+    argMax(value, ts) AS sample
 FROM @db.samples
 WHERE
