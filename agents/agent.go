@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.opentelemetry.io/collector/pdata/pcommon"
@@ -21,6 +22,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/signalbox-dev/signalbox/agents/export"
+	"github.com/signalbox-dev/signalbox/agents/journal"
 	"github.com/signalbox-dev/signalbox/controlbus"
 	"github.com/signalbox-dev/signalbox/controlbus/backoff"
 	"github.com/signalbox-dev/signalbox/controlbus/link"
@@ -40,6 +42,9 @@ type Agent struct {
 	export     *export.Exporter
 	runners    []*Runner
 	changed    chan struct{}
+	journal    *journal.Journal
+	commands   *link.Executor
+	linked     atomic.Bool // reports go over the connection, and not by themselves
 
 	mu       sync.Mutex
 	heard    time.Time // when the console last answered
@@ -74,13 +79,16 @@ func New(cfg Config, version string, log *slog.Logger) (*Agent, error) {
 			return nil, fmt.Errorf("agents: broker %q: %w", b.Name, err)
 		}
 	}
+	if a.journal, a.commands, err = openCommands(cfg, log.With("component", "commands")); err != nil {
+		return nil, err
+	}
 	a.export, err = export.New(export.Options{
 		Config: cfg.Export, Redaction: cfg.Redaction, Dir: cfg.Agent.DataDir, URL: cfg.Console.URL,
 		Agent: a.self.ID, Env: a.self.Env, Host: host, Version: version, Log: log.With("component", "export"),
 		HTTP: a.credential.client(0), // each attempt has its own deadline
 	})
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, a.journal.Close())
 	}
 	for i, b := range cfg.Brokers {
 		a.runners = append(a.runners, NewRunner(RunnerConfig{
@@ -108,9 +116,12 @@ func (a *Agent) Run(ctx context.Context) error {
 	}
 	g.Go(func() error { return a.measure(gctx) })
 	g.Go(func() error { return a.report(gctx) })
+	g.Go(func() error { return a.connect(gctx) })
+	g.Go(func() error { return a.journal.Run(gctx) })
+	g.Go(func() error { <-gctx.Done(); a.commands.Stop(); return nil })
 	err := g.Wait()
 	stopExport()
-	return errors.Join(err, <-exported)
+	return errors.Join(err, <-exported, a.journal.Close())
 }
 
 // notify asks for a report soon.
@@ -137,13 +148,22 @@ func (a *Agent) Report() controlbus.Agent {
 	return r
 }
 
-// report keeps the console informed, and the agent in the state it asks for.
+// report keeps the console informed, and the agent in the state it asks for,
+// while there is no connection that does.
 func (a *Agent) report(ctx context.Context) error {
 	defer a.notify()
 	// The first retry is spread over 10 s: a console that restarts loses all
 	// its agents in the same instant.
 	wait := backoff.Backoff{Base: 10 * time.Second, Cap: time.Minute}
 	for {
+		if a.linked.Load() { // reports travel there
+			wait.Reset()
+			a.loseConsole()
+			if !a.pause(ctx, a.cfg.Console.ReportInterval, false) {
+				return nil
+			}
+			continue
+		}
 		reqCtx, cancel := context.WithTimeout(ctx, 10*time.Second)
 		d, err := a.link.Report(reqCtx, a.Report())
 		cancel()

@@ -22,6 +22,7 @@ type Config struct {
 	Brokers   []BrokerConfig   `yaml:"brokers"`
 	Redaction export.Redaction `yaml:"redaction"`
 	Export    export.Config    `yaml:"export"`
+	Commands  CommandConfig    `yaml:"commands"`
 }
 
 // AgentConfig says who the agent is and where it keeps what must survive it.
@@ -98,6 +99,7 @@ func (c Config) Validate() error {
 	if c.Console.ReportInterval < 100*time.Millisecond {
 		errs = append(errs, fmt.Errorf("console.report_interval: want at least 100ms, have %v", c.Console.ReportInterval))
 	}
+	add("commands.", c.Commands.validate())
 	names := map[string]bool{}
 	for i, b := range c.Brokers {
 		key := fmt.Sprintf("brokers[%d].", i)

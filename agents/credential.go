@@ -70,6 +70,12 @@ func (c *credential) client(timeout time.Duration) *http.Client {
 	return &http.Client{Transport: c, Timeout: timeout, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 }
 
+// transport is what connections that are not requests are made with.
+func (c *credential) transport() *http.Transport {
+	t, _ := c.base.(*http.Transport)
+	return t
+}
+
 // RoundTrip implements http.RoundTripper.
 func (c *credential) RoundTrip(r *http.Request) (*http.Response, error) {
 	if secret := c.have.Load(); secret != nil && r.Header.Get("Authorization") == "" {

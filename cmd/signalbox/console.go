@@ -27,6 +27,7 @@ import (
 	"github.com/signalbox-dev/signalbox/controlbus/access"
 	"github.com/signalbox-dev/signalbox/controlbus/access/oidc"
 	"github.com/signalbox-dev/signalbox/controlbus/backoff"
+	"github.com/signalbox-dev/signalbox/controlbus/ledger"
 	"github.com/signalbox-dev/signalbox/controlbus/link"
 	"github.com/signalbox-dev/signalbox/storage"
 	"github.com/signalbox-dev/signalbox/storage/clickhouse"
@@ -56,8 +57,12 @@ type console struct {
 	engine    *engine.Supervisor // nil with a DSN
 	state     *state.Store
 	roster    *link.Roster
-	guard     *guard.Guard
-	started   time.Time
+	ledger    *ledger.Ledger
+	opamp     *link.Server
+
+	dispatcher *link.Dispatcher
+	guard      *guard.Guard
+	started    time.Time
 
 	// store is set by the store stage before it is ready.
 	store *clickhouse.Store
@@ -93,6 +98,12 @@ func newConsole(ctx context.Context, cfg config, log *slog.Logger) (_ *console, 
 	if c.roster, err = link.NewRoster(ctx, c.state, part("link")); err != nil {
 		return nil, err
 	}
+	if c.ledger, err = ledger.New(cfg.Commands, c.state, part("ledger")); err != nil {
+		return nil, err
+	}
+	c.dispatcher = link.NewDispatcher(c.ledger, part("link"))
+	c.ledger.Wake(c.dispatcher.Wake)
+	c.roster.Wake(c.dispatcher.Wake)
 	service, err := access.New(cfg.Access, cfg.Privacy, c.state, part("access"))
 	if err != nil {
 		return nil, err
@@ -115,6 +126,16 @@ func newConsole(ctx context.Context, cfg config, log *slog.Logger) (_ *console, 
 			return nil, err
 		}
 	}
+	c.opamp = link.NewServer(link.ServerConfig{
+		Dispatcher: c.dispatcher, Roster: c.roster, Log: part("link"),
+		Still: func(ctx context.Context, id access.Identity) error {
+			if id.ID == "" {
+				return nil // a console that takes agents without a credential
+			}
+			_, err := service.Still(ctx, id)
+			return err
+		},
+	})
 	if cfg.Storage.DSN == "" {
 		c.engine = engine.New(cfg.Storage.Engine, part("engine"))
 	}
@@ -196,6 +217,7 @@ func (c *console) stages() []stage {
 		}},
 		stage{name: "store", run: func(ctx context.Context) error { return c.runStore(ctx, storeReady) }, ready: storeReady},
 		stage{name: "ingest", run: func(ctx context.Context) error { return c.ingest.Run(ctx) }},
+		stage{name: "commands", run: c.dispatcher.Run},
 		stage{name: "http", run: func(ctx context.Context) error { return c.runHTTP(ctx, httpReady) }, ready: httpReady},
 	)
 	if c.grpc != nil {
@@ -274,6 +296,7 @@ func (c *console) runHTTP(ctx context.Context, ready chan<- struct{}) error {
 		mux.Handle(path, access.IngestTelemetry, c.receiver.Handler(), nil)
 	}
 	mux.Handle(link.Path, access.AgentLink, c.roster.Handler(), nil)
+	mux.Handle(link.OpAMPPath, access.AgentLink, c.opamp, nil)
 	mux.Handle(link.EnrolPath, access.Enrol, link.EnrolHandler(c.guard.Access()), nil)
 	mux.Handle("GET /healthz", access.Public, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
@@ -326,6 +349,7 @@ func (c *console) runHTTP(ctx context.Context, ready chan<- struct{}) error {
 	case <-ctx.Done():
 	}
 	c.hub.Close() // sockets end first: Shutdown does not know them
+	c.opamp.Close()
 	pages.Close()
 	shutdown, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.cfg.Grace/2)
 	defer cancel()

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -19,7 +20,16 @@ import (
 	"github.com/signalbox-dev/signalbox/controlbus/link"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if dir := os.Getenv("SIGNALBOX_TEST_LINK_CHILD"); dir != "" {
+		if err := childAgent(dir, os.Getenv("SIGNALBOX_TEST_LINK_URL")); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // memory is a Store that forgets with the process.
 type memory struct {

@@ -32,10 +32,12 @@ type Dialer struct {
 	// Agent says what the agent is now; only its description and health travel
 	// here.
 	Agent func() controlbus.Agent
-	// HTTP makes the polls, and its transport the TLS settings; nil: a client of
-	// its own.
+	// HTTP makes the polls; nil: a client of its own.
 	HTTP *http.Client
-	Log  *slog.Logger
+	// Transport has the proxy, the dialer and the TLS settings of WebSockets; nil:
+	// the proxy of the environment and the system's certificates.
+	Transport *http.Transport
+	Log       *slog.Logger
 
 	once sync.Once
 	uid  []byte
@@ -90,13 +92,11 @@ func (d *Dialer) Dial(ctx context.Context) (Link, error) {
 		return nil, err
 	}
 	dialer := websocket.Dialer{Proxy: http.ProxyFromEnvironment, HandshakeTimeout: writeWithin}
-	if d.HTTP != nil {
-		if t, ok := d.HTTP.Transport.(*http.Transport); ok {
-			dialer.Proxy, dialer.NetDialContext = t.Proxy, t.DialContext
-			if t.TLSClientConfig != nil {
-				dialer.TLSClientConfig = t.TLSClientConfig.Clone()
-				dialer.TLSClientConfig.NextProtos = nil // a WebSocket is HTTP/1.1
-			}
+	if t := d.Transport; t != nil {
+		dialer.Proxy, dialer.NetDialContext = t.Proxy, t.DialContext
+		if t.TLSClientConfig != nil {
+			dialer.TLSClientConfig = t.TLSClientConfig.Clone()
+			dialer.TLSClientConfig.NextProtos = nil // a WebSocket is HTTP/1.1
 		}
 	}
 	conn, resp, err := dialer.DialContext(ctx, address, d.header())
