@@ -83,7 +83,7 @@ func (q MessageQuery) Resolve() MessageQuery {
 // little cost: it names only what they are kept by.
 func (q MessageQuery) Summed() bool {
 	q = q.Resolve()
-	return q.Filter.Empty() && q.MessageID == "" && q.CorrelationID == "" && q.TraceID == "" && q.UID == "" &&
+	return q.Filter.Only("channel", "service", "env", "system", "broker", "op") && q.MessageID == "" && q.CorrelationID == "" && q.TraceID == "" && q.UID == "" &&
 		q.HeaderName == "" && q.BodyWord == ""
 }
 
@@ -93,7 +93,7 @@ type Message struct {
 	StoredAt time.Time
 	// Key of the conversation: hex of the correlation key, zero when none.
 	Correlation controlbus.ID
-	Snippet     string // start of the body, where the query asked for snippets or looked into bodies
+	Snippet     string // start of the body, or … and what stands around a word looked for; where the query asked for snippets or looked into bodies
 }
 
 // MessageDetail is a stored message event with its body.

@@ -52,7 +52,7 @@ func (sr *search) judge(ctx context.Context, list []storage.Message) (int, error
 		bytes += min(list[n].BodySize, usualBody)
 		n++
 	}
-	text, err := sr.bodiesOf(ctx, &sr.n, list[:n], math.MaxUint32)
+	text, err := sr.bodiesOf(ctx, &sr.n, list[:n], math.MaxUint32, "")
 	for i := range list[:n] {
 		if body := text[list[i].UID]; body != "" {
 			list[i].Body = []byte(body)

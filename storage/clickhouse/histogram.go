@@ -180,6 +180,13 @@ func (c *counter) summed(r nanoRange, step int64) *selection {
 	q.equal("broker", "broker", c.q.Broker)
 	q.channel("destination", c.q.Channel)
 	q.equal("service", "service", c.q.Service)
+	// What is left of the filter names only columns that the roll-up has too.
+	for _, cond := range c.filter.Conditions {
+		q.where(cond)
+	}
+	for _, p := range c.filter.Params {
+		q.bind(p.Name, p.Value)
+	}
 	q.visible("env", "destination")
 	q.add("GROUP BY slot")
 	return q

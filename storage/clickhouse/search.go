@@ -9,6 +9,7 @@ import (
 	"maps"
 	"slices"
 	"time"
+	"unicode/utf8"
 
 	"github.com/signalbox-dev/signalbox/controlbus"
 	"github.com/signalbox-dev/signalbox/controlbus/filter"
@@ -430,15 +431,23 @@ func (sr *search) ids(q *selection) {
 // snippets fills in the start of the bodies of what was found. What is read is
 // not counted as scanned: it is part of showing the page, not of the search.
 func (sr *search) snippets(ctx context.Context, found []storage.Message) error {
-	text, err := sr.bodiesOf(ctx, nil, found, snippetBytes)
+	word := sr.q.BodyWord
+	if word == "" {
+		word = sr.q.Filter.Word()
+	}
+	text, err := sr.bodiesOf(ctx, nil, found, snippetBytes, word)
 	for i := range found {
 		found[i].Snippet = text[found[i].UID]
 	}
 	return err
 }
 
-// bodiesOf reads the bodies of messages, at most size bytes of each.
-func (sr *search) bodiesOf(ctx context.Context, n *scanned, found []storage.Message, size uint32) (map[controlbus.ID]string, error) {
+// snippetLead is how much of a body is shown before the word that was found.
+const snippetLead = 60
+
+// bodiesOf reads the bodies of messages, at most size bytes of each: the
+// start, or what stands around a word that is further behind.
+func (sr *search) bodiesOf(ctx context.Context, n *scanned, found []storage.Message, size uint32, around string) (map[controlbus.ID]string, error) {
 	ids := make([][16]byte, 0, len(found))
 	first, last := maxTime, minTime
 	buckets := make(map[int64]bool)
@@ -450,8 +459,16 @@ func (sr *search) bodiesOf(ctx context.Context, n *scanned, found []storage.Mess
 	if len(ids) == 0 {
 		return nil, nil
 	}
-	q := newSelection(sr.s.sql("SELECT uid, substring(body, 1, {size:UInt32}) AS body\nFROM @db.bodies\nWHERE"))
+	columns := "uid, toUInt64(1) AS start, substring(body, 1, {size:UInt32}) AS part"
+	if around != "" {
+		columns = "uid, toUInt64(greatest(1, toInt64(positionCaseInsensitive(body, {around:String})) - {lead:UInt32})) AS start, substring(body, start, {size:UInt32}) AS part"
+	}
+	q := newSelection(sr.s.sql("SELECT " + columns + "\nFROM @db.bodies\nWHERE"))
 	q.bind("size", size)
+	if around != "" {
+		q.bind("around", around)
+		q.bind("lead", uint32(snippetLead))
+	}
 	q.between("ts", nanoRange{from: first, to: last + 1}, true)
 	// A page may reach over hours of which it holds few minutes.
 	q.where("toStartOfFiveMinutes(ts) IN (SELECT toStartOfFiveMinutes(fromUnixTimestamp64Nano(arrayJoin({buckets:Array(Int64)}), 'UTC')))")
@@ -461,15 +478,22 @@ func (sr *search) bodiesOf(ctx context.Context, n *scanned, found []storage.Mess
 	q.visible("env", "destination")
 	q.add("LIMIT 1 BY uid")
 	rows, err := collect[struct {
-		UID  string `ch:"uid"`
-		Body string `ch:"body"`
+		UID   string `ch:"uid"`
+		Start uint64 `ch:"start"`
+		Part  string `ch:"part"`
 	}](ctx, sr.s, n, q)
 	if err != nil {
 		return nil, err
 	}
 	text := make(map[controlbus.ID]string, len(rows))
 	for _, r := range rows {
-		text[id16(r.UID)] = r.Body
+		if r.Start > 1 {
+			for i := 0; i < 3 && r.Part != "" && !utf8.RuneStart(r.Part[0]); i++ {
+				r.Part = r.Part[1:] // the rest of a character that was cut
+			}
+			r.Part = "…" + r.Part
+		}
+		text[id16(r.UID)] = r.Part
 	}
 	return text, nil
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/signalbox-dev/signalbox/controlbus"
+	"github.com/signalbox-dev/signalbox/controlbus/filter"
 	"github.com/signalbox-dev/signalbox/storage"
 )
 
@@ -41,6 +42,15 @@ func traffic(t *testing.T, s Store) []*controlbus.MessageEvent {
 	return events
 }
 
+func parse(t *testing.T, text string) *filter.Filter {
+	t.Helper()
+	f, err := filter.Parse(text, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
 func histograms(t *testing.T, s Store) {
 	events := traffic(t, s)
 	at := base()
@@ -59,6 +69,13 @@ func histograms(t *testing.T, s Store) {
 		{"environment", storage.MessageQuery{Env: "prod"}, true, func(e *controlbus.MessageEvent) bool { return e.Env == "prod" }},
 		{"pattern", storage.MessageQuery{Channel: "orders.*", Broker: "n1", System: "nats", Service: "shop"}, true, func(e *controlbus.MessageEvent) bool { return e.Destination != "mail" }},
 		{"failed", storage.MessageQuery{FailedOnly: true}, true, func(e *controlbus.MessageEvent) bool { return e.Outcome != controlbus.OutcomeOK }},
+		{"filter on what sums are kept by", storage.MessageQuery{Filter: parse(t, "(channel:orders.new OR channel IN (mail)) NOT env ~ 'te.t' op:tap")}, true, func(e *controlbus.MessageEvent) bool { return e.Destination != "orders.paid" && e.Env == "prod" }},
+		{"filter with a pattern, failed", storage.MessageQuery{Filter: parse(t, "channel:ord*.* failed:true service LIKE 'sh%'")}, true, func(e *controlbus.MessageEvent) bool {
+			return e.Destination != "mail" && e.Outcome != controlbus.OutcomeOK
+		}},
+		{"filter on more", storage.MessageQuery{Filter: parse(t, "channel:orders.new OR header.tenant:acme")}, false, func(e *controlbus.MessageEvent) bool {
+			return e.Destination == "orders.new" || e.Headers[0].Value == "acme"
+		}},
 		{"header", storage.MessageQuery{HeaderName: "tenant", HeaderValue: "acme"}, false, func(e *controlbus.MessageEvent) bool { return e.Headers[0].Value == "acme" }},
 		{"body", storage.MessageQuery{BodyWord: "ORDER 1"}, false, func(e *controlbus.MessageEvent) bool { return string(e.Body[:7]) == "order 1" }},
 		{"message id", storage.MessageQuery{MessageID: "m-100"}, false, func(e *controlbus.MessageEvent) bool { return e.MessageID == "m-100" }},

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
@@ -52,6 +53,7 @@ func Run(t *testing.T, open func(testing.TB) Store) {
 		{"DuplicatesAreShownOnce", duplicates},
 		{"Filters", filters},
 		{"BodiesOfAPage", bodies},
+		{"SnippetsShowTheWord", snippets},
 		{"DeadlineStopsASearch", deadline},
 		{"BadQueriesAreInvalid", badQueries},
 		{"HistogramCountsWhatASearchFinds", histograms},
@@ -496,6 +498,30 @@ func filters(t *testing.T, s Store) {
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("%s: -want +got\n%s", tc.name, diff)
 		}
+	}
+}
+
+func snippets(t *testing.T, s Store) {
+	at := base()
+	long := strings.Repeat("ü", 400) + " Needle, and " + strings.Repeat("x", 400)
+	write(t, s, "snippets",
+		&controlbus.MessageEvent{UID: uid("snippet", 1), Time: at.UnixNano(), Destination: "d", Body: []byte(long), BodySize: 1},
+		&controlbus.MessageEvent{UID: uid("snippet", 2), Time: at.UnixNano() + 1, Destination: "d", Body: []byte("a needle at the start"), BodySize: 1})
+	for _, q := range []storage.MessageQuery{{BodyWord: "needle"}, {Filter: parse(t, "channel:d NEEDLE")}} {
+		q.Order = storage.OldestFirst
+		found := find(t, s, q).Messages
+		if len(found) != 2 {
+			t.Fatalf("%+v: found %d messages, want 2", q, len(found))
+		}
+		if got := found[0].Snippet; !strings.HasPrefix(got, "…ü") || !strings.Contains(got, "ü Needle, and x") || len(got) > 300 || !utf8.ValidString(got) {
+			t.Errorf("around a word far behind: %q", got)
+		}
+		if got := found[1].Snippet; got != "a needle at the start" {
+			t.Errorf("around a word at the start: %q", got)
+		}
+	}
+	if got := find(t, s, storage.MessageQuery{Snippets: true, Order: storage.OldestFirst}).Messages[0].Snippet; got != strings.Repeat("ü", 128) {
+		t.Errorf("without a word: %q", got)
 	}
 }
 

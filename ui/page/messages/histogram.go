@@ -116,8 +116,16 @@ func makeHist(v *page.View, q storage.MessageQuery, h storage.Histogram, err err
 		m.Sub = component.Count(h.Failed) + " did not end well, " + m.Sub
 	}
 	m.Summary = fmt.Sprintf("%s in steps of %s, %s of them did not end well.", m.Title, m.Step, component.Count(h.Failed))
-	if m.Partial {
+	switch {
+	case m.Partial && h.AtMost:
+		m.Title = "About " + m.Title
+	case m.Partial:
 		m.Title = "At least " + m.Title
+	case h.AtMost:
+		m.Title = "At most " + m.Title
+		m.Summary += " Some may not match: their bodies were not looked into one by one."
+	}
+	if m.Partial {
 		m.From, m.To = v.Range.From, h.Counted.From
 		if q.Order == storage.OldestFirst {
 			m.From, m.To = h.Counted.To, v.Range.To
@@ -203,7 +211,7 @@ func (m *histView) draw(v *page.View, h storage.Histogram) {
 		}
 	}
 	for t := from.Truncate(every); t.Before(v.Range.To); t = t.Add(every) {
-		if x := share(t); !t.Before(from) && x < 97.5 {
+		if x := share(t); x > 2 && x < 97.5 { // not over the corners
 			m.Ticks = append(m.Ticks, histTick{pct(x), component.ClockIn(t, m.Clock, v.Zone), t})
 		}
 	}

@@ -246,7 +246,7 @@ func around(text, word string) (before, hit, after string) {
 	from := max(0, at-18)
 	before = text[from:at]
 	if from > 0 {
-		before = "…" + strings.ToValidUTF8(before, "")
+		before = "…" + strings.ToValidUTF8(strings.TrimPrefix(before, "…"), "")
 	}
 	return component.Visible(before), component.Visible(text[at : at+len(word)]), component.Visible(cut(text[at+len(word):], 180))
 }
