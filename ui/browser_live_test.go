@@ -216,3 +216,20 @@ func TestLiveRefusalsAreProblems(t *testing.T) {
 		}
 	}
 }
+
+// TestLiveTapFilterBox: the page has the box of the search, and says what is wrong
+// with a filter where it is wrong, keeping the channels.
+func TestLiveTapFilterBox(t *testing.T) {
+	t.Parallel()
+	s, r := filled(now)
+	u := newUI(t, s, r, noLive)
+	w, _ := get(t, u, "/live?channel=orders.*&q=tea+channle%3Ax")
+	for _, want := range []string{`data-complete="/messages/complete`, `data-wrong-from="4"`, `data-wrong-to="11"`, "<mark>channle</mark>", "q=tea+channel%3Ax", "channel=orders.%2A"} {
+		if !strings.Contains(w.Body.String(), want) {
+			t.Errorf("the page lacks %s", want)
+		}
+	}
+	if strings.Contains(w.Body.String(), "data-tap=") {
+		t.Error("a tap is opened with a filter that cannot be read")
+	}
+}

@@ -69,7 +69,9 @@ func (p *Pages) show(w http.ResponseWriter, r *http.Request) error {
 	}
 	f, err := filter.Parse(v.Query, v.Now)
 	if err != nil {
-		m.Wrong = wrongAt(v.Query, err, func(text string) string { return v.With("q", text) })
+		if m.Wrong = messages.Mistake(v, err); m.Wrong == nil {
+			return err
+		}
 	} else {
 		if !f.Empty() {
 			m.Reads = component.Visible(f.Explain())
@@ -89,9 +91,7 @@ func (p *Pages) show(w http.ResponseWriter, r *http.Request) error {
 	for _, text := range patterns {
 		kept = append(kept, component.Pair{Name: "channel", Value: text})
 	}
-	box := messages.Box(v, "/live", "Filter what is shown", kept, err)
-	box.Hint = "timeout attempts > 3 header.x-tenant:acme"
-	return v.Render(w, page.Options{Title: "Live tap", Area: "live", Filter: box}, Live(m))
+	return v.Render(w, page.Options{Title: "Live tap", Area: "live", Filter: messages.Box(v, "/live", "Filter what is shown", kept, err)}, Live(m))
 }
 
 // stored are the newest messages of the store that fit, for readers without script.

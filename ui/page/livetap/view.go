@@ -1,8 +1,9 @@
 package livetap
 
 import (
-	"errors"
 	"strings"
+
+	"github.com/a-h/templ"
 
 	"github.com/signalbox-dev/signalbox/controlbus/filter"
 	"github.com/signalbox-dev/signalbox/ui/component"
@@ -11,7 +12,7 @@ import (
 
 type view struct {
 	Reads     string
-	Wrong     *wrong
+	Wrong     templ.Component // what is wrong with the filter; nil when nothing is
 	Socket    string
 	SearchURL string
 	AgainURL  string
@@ -25,32 +26,6 @@ type view struct {
 
 // pattern is one of the channels looked at, with the page without it.
 type pattern struct{ Text, WithoutURL string }
-
-// wrong is where a filter cannot be read, and what would be right.
-type wrong struct {
-	Message              string
-	Before, At, After    string
-	Suggestion, FixedURL string
-}
-
-// wrongAt shows an error of the filter at its place; fixed makes the address
-// of the page with another filter.
-func wrongAt(text string, err error, fixed func(string) string) *wrong {
-	var e *filter.Error
-	if !errors.As(err, &e) {
-		return &wrong{Message: component.Visible(err.Error())}
-	}
-	from := min(max(e.Pos, 0), len(text))
-	to := min(from+max(e.Len, 0), len(text))
-	w := &wrong{
-		Message: component.Visible(e.Msg), Suggestion: component.Visible(e.Suggestion),
-		Before: component.Visible(text[:from]), At: component.Visible(text[from:to]), After: component.Visible(text[to:]),
-	}
-	if e.Suggestion != "" {
-		w.FixedURL = fixed(text[:from] + e.Suggestion + text[to:])
-	}
-	return w
-}
 
 // together is one filter that says what patterns and filter say.
 func together(patterns []string, text string) string {

@@ -42,13 +42,3 @@ func TestTogetherSaysWhatPatternsAndFilterSay(t *testing.T) {
 		}
 	}
 }
-
-func TestAWrongFilterIsShownAtItsPlace(t *testing.T) {
-	t.Parallel()
-	text := "tea channle:x pot"
-	_, err := filter.Parse(text, time.Now())
-	w := wrongAt(text, err, func(s string) string { return s })
-	if w.Before != "tea " || w.At != "channle" || w.After != ":x pot" || w.FixedURL != "tea channel:x pot" {
-		t.Errorf("got %+v", w)
-	}
-}

@@ -14,6 +14,8 @@ import (
 	"unicode/utf16"
 	"unicode/utf8"
 
+	"github.com/a-h/templ"
+
 	"github.com/signalbox-dev/signalbox/controlbus"
 	"github.com/signalbox-dev/signalbox/controlbus/filter"
 	"github.com/signalbox-dev/signalbox/storage"
@@ -310,6 +312,19 @@ func syntaxLines() []component.Pair {
 		out = append(out, component.Pair{Name: name, Value: f.Doc})
 	}
 	return out
+}
+
+// Mistake shows what is wrong with the filter of a page, and where; nil where err
+// is of another kind.
+func Mistake(v *page.View, err error) templ.Component {
+	f := fault(v.Query, err)
+	if f == nil {
+		return nil
+	}
+	if f.Fixed != "" {
+		f.URL = v.With("q", f.Fixed)
+	}
+	return Wrong(*f)
 }
 
 // Box is the filter box of a page that understands the filter language.
