@@ -270,7 +270,26 @@ func key(name string) browser.Action {
 	})
 }
 
+// fetch asks for JSON with a token and returns the status.
 func fetch(t *testing.T, address, token string, into any) int {
+	t.Helper()
+	code, body := request(t, address, token)
+	if into != nil && code == http.StatusOK {
+		if err := json.Unmarshal(body, into); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return code
+}
+
+func fetchText(t *testing.T, address string, into *string) int {
+	t.Helper()
+	code, body := request(t, address, "")
+	*into = string(body)
+	return code
+}
+
+func request(t *testing.T, address, token string) (code int, body []byte) {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, address, nil)
 	if err != nil {
@@ -284,12 +303,8 @@ func fetch(t *testing.T, address, token string, into any) int {
 		t.Fatal(err)
 	}
 	defer res.Body.Close()
-	body, err := io.ReadAll(res.Body)
-	if err == nil && into != nil && res.StatusCode == http.StatusOK {
-		err = json.Unmarshal(body, into)
-	}
-	if err != nil {
+	if body, err = io.ReadAll(res.Body); err != nil {
 		t.Fatal(err)
 	}
-	return res.StatusCode
+	return res.StatusCode, body
 }
