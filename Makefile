@@ -39,7 +39,7 @@ bench: assets ## benchmarks of the hot paths, with allocations
 	@go test -run '^$$' -bench . -benchmem ./collector/... ./controlbus/... ./storage/... ./agents/... ./ui/...
 
 reference: node_modules ## compare the Prometheus API with Prometheus itself, and renew the answers it is held to
-	@cd test/prometheus && go test -count=1 -v -run TestAnswersArePrometheusOwn . -update -seeds $(or $(SEEDS),3)
+	@cd test/prometheus && go test -mod=mod -count=1 -v -run TestAnswersArePrometheusOwn . -update -seeds $(or $(SEEDS),3)
 
 fuzz: ## each fuzz target for FUZZTIME (20s)
 	@test/fuzz.sh $(or $(FUZZTIME),20s)

@@ -46,20 +46,27 @@ func (c *console) reportSelf(ctx context.Context) error {
 		}
 		sm := rm.ScopeMetrics().AppendEmpty()
 		sm.Scope().SetName("github.com/signalbox-dev/signalbox/cmd/signalbox")
-		if err := measure.Append(sm, c.set, started, time.Now()); err != nil {
-			return err // our own text does not read: a mistake in the program
-		}
-		payload, err := pmetricotlp.NewExportRequestFromMetrics(md).MarshalProto()
-		if err != nil {
-			return err
+		err := measure.Append(sm, c.set, started, time.Now())
+		if err == nil {
+			err = c.tell(ctx, md)
 		}
 		var retry *collector.RetryError
-		if _, err := c.collector.Consume(ctx, collector.Request{Signal: collector.Metrics, Payload: payload, ReceivedAt: time.Now()}); errors.As(err, &retry) || ctx.Err() != nil {
+		if errors.As(err, &retry) || ctx.Err() != nil {
 			continue // the queue is full, which its own metric tells
-		} else if err != nil {
+		}
+		if err != nil { // nothing that the rest of the console should end for
 			log.WarnContext(ctx, "report metrics", slog.Any("error", err))
 		}
 	}
+}
+
+func (c *console) tell(ctx context.Context, md pmetric.Metrics) error {
+	payload, err := pmetricotlp.NewExportRequestFromMetrics(md).MarshalProto()
+	if err != nil {
+		return err
+	}
+	_, err = c.collector.Consume(ctx, collector.Request{Signal: collector.Metrics, Payload: payload, ReceivedAt: time.Now()})
+	return err
 }
 
 // measure registers what no part counts of itself.
