@@ -104,6 +104,7 @@ func New(cfg Config, version string, log *slog.Logger) (*Agent, error) {
 // that nothing is left on the brokers; then what they delivered is written to
 // the spool and sent as far as the grace allows.
 func (a *Agent) Run(ctx context.Context) error {
+	a.credential.first(ctx)
 	exportCtx, stopExport := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopExport()
 	exported := make(chan error, 1)

@@ -112,6 +112,19 @@ func (c *credential) enrol(ctx context.Context) error {
 	}
 }
 
+// first tries once before anything else speaks to the console, so that a start
+// that goes well shows no refusals.
+func (c *credential) first(ctx context.Context) {
+	if c.have.Load() != nil || c.token == "" {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	if err := c.tryEnrol(ctx, c.client(5*time.Second)); err == nil {
+		c.log.InfoContext(ctx, "enrolled", "agent", c.agent, "kept", c.file)
+	}
+}
+
 func (c *credential) tryEnrol(ctx context.Context, client *http.Client) error {
 	token, err := controlbus.SecretFromFile(c.token) // read each time: it may be put right meanwhile
 	if err != nil {
