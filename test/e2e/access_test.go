@@ -60,14 +60,14 @@ func certificate(t *testing.T, certFile, keyFile string) *x509.CertPool {
 	return pool
 }
 
-// person is a browser without script.
-type person struct {
+// visitor is a browser without script.
+type visitor struct {
 	t    *testing.T
 	base string
 	http *http.Client
 }
 
-func newPerson(t *testing.T, base string, trust *x509.CertPool) *person {
+func newVisitor(t *testing.T, base string, trust *x509.CertPool) *visitor {
 	t.Helper()
 	jar, err := cookiejar.New(nil)
 	if err != nil {
@@ -75,11 +75,11 @@ func newPerson(t *testing.T, base string, trust *x509.CertPool) *person {
 	}
 	tr := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: trust}}
 	t.Cleanup(tr.CloseIdleConnections)
-	return &person{t, base, &http.Client{Jar: jar, Transport: tr, Timeout: 20 * time.Second, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}}
+	return &visitor{t, base, &http.Client{Jar: jar, Transport: tr, Timeout: 20 * time.Second, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}}
 }
 
 // ask sends a form, or gets a page where there is none.
-func (p *person) ask(path string, form url.Values) (*http.Response, string) {
+func (p *visitor) ask(path string, form url.Values) (*http.Response, string) {
 	p.t.Helper()
 	var resp *http.Response
 	var err error
@@ -99,7 +99,7 @@ func (p *person) ask(path string, form url.Values) (*http.Response, string) {
 	return resp, string(body)
 }
 
-func (p *person) want(status int, path string, form url.Values) string {
+func (p *visitor) want(status int, path string, form url.Values) string {
 	p.t.Helper()
 	resp, body := p.ask(path, form)
 	if resp.StatusCode != status {
@@ -137,7 +137,7 @@ func TestNewcomerOverTLS(t *testing.T) {
 	link := await(t, console, `(https://\S+)/setup\?token=(\S+)`)
 	base, token := link[1], link[2]
 
-	ada := newPerson(t, base, trust)
+	ada := newVisitor(t, base, trust)
 	resp, _ := ada.ask("/messages?q=x", nil)
 	if resp.StatusCode != http.StatusSeeOther || resp.Header.Get("Location") != "/login?next=%2Fmessages%3Fq%3Dx" || resp.Header.Get("Strict-Transport-Security") == "" {
 		t.Errorf("without a session: got %s, %v", resp.Status, resp.Header)
@@ -152,7 +152,7 @@ func TestNewcomerOverTLS(t *testing.T) {
 		t.Errorf("cookies over TLS: got %v", all)
 	}
 	ada.want(http.StatusOK, "/", nil)
-	newPerson(t, base, trust).want(http.StatusNotFound, "/setup", url.Values{"token": {token}, "name": {"eve"}, "password": {password}, "again": {password}})
+	newVisitor(t, base, trust).want(http.StatusNotFound, "/setup", url.Values{"token": {token}, "name": {"eve"}, "password": {password}, "again": {password}})
 
 	// Nobody sends without a credential; an agent gets its own.
 	if resp, err := ada.http.Post(base+"/v1/logs", "application/json", strings.NewReader("{}")); err != nil || resp.StatusCode != http.StatusUnauthorized {
@@ -175,7 +175,7 @@ func TestNewcomerOverTLS(t *testing.T) {
 
 	// A second user, for one environment, and a program of theirs.
 	page = ada.want(http.StatusOK, "/settings/users", url.Values{"name": {"mara"}, "role": {"viewer"}, "env": {"production"}, "channel": {"*"}})
-	mara := newPerson(t, base, trust)
+	mara := newVisitor(t, base, trust)
 	mara.want(http.StatusSeeOther, "/password", url.Values{"token": {scrape(t, `/password\?token=([A-Z2-7]{26})`, page)}, "password": {password}, "again": {password}})
 	mara.want(http.StatusOK, "/channels", nil)
 	mara.want(http.StatusForbidden, "/settings/users", nil)
