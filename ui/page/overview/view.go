@@ -347,7 +347,7 @@ func (m *view) figures(v *page.View, f facts) {
 		}
 		return out
 	}
-	failed := component.Figure{ID: "failed", Name: "Failed", Value: component.Count(t.Failed), URL: v.URL("/messages", "q", "failed"), Spark: values(t.FailedRate), Note: share(t.Failed, t.Messages)}
+	failed := component.Figure{ID: "failed", Name: "Failed", Value: component.Count(t.Failed), URL: v.URL("/messages", "q", "failed:true"), Spark: values(t.FailedRate), Note: share(t.Failed, t.Messages)}
 	if t.Failed > 0 {
 		failed.Tone = "bad"
 	}
