@@ -73,7 +73,8 @@ func TestScreenshots(t *testing.T) {
 	var more []string // pages about people and agents
 	do("settings", chromedp.Navigate(url+"/settings"), loaded, browser.Value(`[...document.querySelectorAll(".links a")].map(a => a.href)`, &more))
 	for _, at := range more {
-		pages = append(pages, struct{ name, at, ready string }{at[strings.LastIndexByte(at, '/')+1:], at, `document.querySelector("main h1")`})
+		name := strings.ReplaceAll(strings.TrimPrefix(at, url+"/"), "/", "-")
+		pages = append(pages, struct{ name, at, ready string }{name, at, `document.querySelector("main h1")`})
 	}
 	for _, p := range pages {
 		for _, theme := range []string{"light", "dark"} {
