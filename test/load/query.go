@@ -131,6 +131,10 @@ func pages(ctx context.Context, base string, w world, only *regexp.Regexp, round
 		{"channels", target, get("/channels", func(int) url.Values { return span(url.Values{}) }), 1000},
 		{"messages", target, get("/messages", func(int) url.Values { return span(url.Values{}) }), 1000},
 		{"messages of a channel", target, get("/messages", func(i int) url.Values { return span(url.Values{"q": {"channel:" + channel(i).Name}}) }), 1000},
+		{"histogram of a filter on sums", target, get("/messages/histogram", func(i int) url.Values {
+			return span(url.Values{"q": {"channel:" + channel(i).Name + " OR channel:" + channel(i+1).Name}})
+		}), 1000},
+		{"completion of a channel", target, get("/messages/complete", func(i int) url.Values { return url.Values{"q": {"channel:" + channel(i).Name[:3]}, "cursor": {"11"}} }), 50},
 		{"messages by correlation", target, get("/messages", func(i int) url.Values { return span(url.Values{"q": {"correlation:" + w.correlationID(i)}}) }), 1000},
 		{"live tap", target, get("/live", func(int) url.Values { return url.Values{} }), 1000},
 		{"agents", target, get("/agents", func(int) url.Values { return url.Values{} }), 1000},
