@@ -195,6 +195,31 @@ func TestOverviewSaysTheSituation(t *testing.T) {
 	}
 }
 
+// A collector that speaks OpAMP is shown with its health, and without what only
+// a signalbox-agent has.
+func TestACollectorIsShownWithItsHealth(t *testing.T) {
+	t.Parallel()
+	s, r := filled(now)
+	r.agents = []controlbus.AgentView{{
+		Agent: controlbus.Agent{ID: "col-eu", Kind: "otelcol-contrib", Version: "0.140", Host: "h1", Incarnation: "i", Health: &controlbus.Health{
+			Status: "StatusRecoverableError", Error: "no disk", Components: []controlbus.ComponentHealth{
+				{Path: "pipeline:logs", Error: "exporter refuses"}, {Path: "pipeline:logs/receiver:otlp", Healthy: true, Status: "StatusOK"}}}},
+		Presence: controlbus.Online, LastSeen: now,
+	}}
+	_, doc := get(t, newUI(t, s, r, noLive), "/agents?env=")
+	got := mainText(doc)
+	for _, want := range []string{"col-eu", "otelcol-contrib", "0.140", "StatusRecoverableError", "It says that it is not healthy", "no disk", "pipeline:logs", "exporter refuses", "receiver:otlp", "StatusOK"} {
+		if !strings.Contains(got, want) {
+			t.Errorf("the page lacks %q in:\n%s", want, got)
+		}
+	}
+	for _, no := range []string{"Disk buffer", "Brokers of", "Clock offset"} {
+		if strings.Contains(got, no) {
+			t.Errorf("the page of a collector has %q", no)
+		}
+	}
+}
+
 func TestOverviewTellsWhatChanged(t *testing.T) {
 	t.Parallel()
 	s, r := filled(now)

@@ -275,8 +275,9 @@ func child(dir string) error {
 	return nil
 }
 
+// It is not parallel: a process that is being started holds, for a moment, the
+// locks of the journals that the other tests have open.
 func TestKilledJournal(t *testing.T) {
-	t.Parallel()
 	dir := t.TempDir()
 	kills := 8
 	if os.Getenv("SIGNALBOX_SOAK") != "" {

@@ -49,6 +49,10 @@ type session struct {
 	wake  chan struct{}
 	gone  *gate
 
+	// Under the dispatcher's mu:
+	kinds []controlbus.CommandKind
+	ready bool // the agent has said what it is
+
 	nonce string // of the agent's first word
 	hello *Hello
 	// sent are the commands ordered over this session; true while not answered.
@@ -92,6 +96,18 @@ func (d *Dispatcher) Online(agent string) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.sessions[agent] != nil
+}
+
+// Kinds are the commands that an agent says it carries out; ok is false while it
+// is not connected.
+func (d *Dispatcher) Kinds(agent string) (kinds []controlbus.CommandKind, ok bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	s := d.sessions[agent]
+	if s == nil || !s.ready {
+		return nil, false
+	}
+	return slices.Clone(s.kinds), true
 }
 
 // Wake makes an agent's session look into the outbox.
@@ -226,6 +242,9 @@ func (s *session) handle(ctx context.Context, f Frame) ([]Frame, error) {
 		if s.hello == nil || s.hello.Journal != f.Hello.Journal || s.hello.Head <= f.Hello.Head {
 			s.hello = f.Hello
 		}
+		s.d.mu.Lock()
+		s.kinds, s.ready = f.Hello.Kinds, true
+		s.d.mu.Unlock()
 		var out []Frame
 		held, err := s.d.ledger.Held(ctx, s.agent)
 		if err != nil {

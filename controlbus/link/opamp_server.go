@@ -271,9 +271,10 @@ func (p *peer) handle(ctx context.Context, m *protobufs.AgentToServer) (*protobu
 	}
 	if slices.Contains(m.GetCustomCapabilities().GetCapabilities(), Capability) && p.described && !p.serving {
 		p.serving = true
+		agent := p.agent.ID
 		p.s.wg.Go(func() {
-			err := p.s.cfg.Dispatcher.Serve(p.s.ctx, p.agent.ID, p, p.s.cfg.Roster)
-			p.s.cfg.Log.DebugContext(ctx, "session ended", "agent", p.agent.ID, "error", err)
+			err := p.s.cfg.Dispatcher.Serve(p.s.ctx, agent, p, p.s.cfg.Roster)
+			p.s.cfg.Log.DebugContext(ctx, "session ended", "agent", agent, "error", err)
 			p.shut(websocket.CloseNormalClosure, "the session ended")
 		})
 	}
@@ -423,7 +424,7 @@ func (s *Server) frames(p *peer, sock *socket) {
 		case f := <-p.out:
 			c, err := customMessage(f)
 			if err != nil {
-				s.cfg.Log.Error("frame not sent", "agent", p.agent.ID, "error", err)
+				s.cfg.Log.Error("frame not sent", "frame", f.name(), "error", err)
 				continue // it is repeated, and fails again, until somebody looks
 			}
 			if sock.send(&protobufs.ServerToAgent{CustomMessage: c}) != nil {

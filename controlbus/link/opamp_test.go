@@ -34,7 +34,7 @@ import (
 type station struct {
 	*rig
 	roster  *link.Roster
-	opamp   *link.Server
+	opamp   atomic.Pointer[link.Server]
 	http    *httptest.Server
 	revoked atomic.Bool
 	refuse  atomic.Bool // WebSockets, as some proxies do
@@ -60,10 +60,10 @@ func newStation(t *testing.T, handlers map[controlbus.CommandKind]link.Handler, 
 				id.Grants = []access.Grant{{Role: access.Agent, Env: env, Channel: "*"}}
 			}
 		}
-		s.opamp.ServeHTTP(w, r.WithContext(access.With(r.Context(), id)))
+		s.opamp.Load().ServeHTTP(w, r.WithContext(access.With(r.Context(), id)))
 	}))
 	t.Cleanup(func() {
-		s.opamp.Close()
+		s.opamp.Load().Close()
 		s.http.Close()
 	})
 	return s
@@ -82,7 +82,7 @@ func (s *station) start() {
 	if s.edit != nil {
 		s.edit(&cfg)
 	}
-	s.opamp = link.NewServer(cfg)
+	s.opamp.Store(link.NewServer(cfg))
 }
 
 func (s *station) dialer(id, token string) *link.Dialer {
@@ -177,7 +177,7 @@ func TestTheAgentComesBack(t *testing.T) {
 		s.dialer("a1", "a1").Run(ctx, func(ctx context.Context, l link.Link) error { return s.exec.Serve(ctx, l, nil) })
 	})
 	eventually(t, "connected", func() bool { return s.exec.Epoch() != 0 })
-	s.opamp.Close() // the console ends
+	s.opamp.Load().Close() // the console ends
 	if s.disp.Online("a1") {
 		t.Error("the agent counts as connected to a console that has stopped")
 	}
@@ -474,7 +474,7 @@ func TestStockClients(t *testing.T) {
 			if s.disp.Online("c1") {
 				t.Error("a collector counts as one that takes commands")
 			}
-			s.opamp.Close()
+			s.opamp.Load().Close()
 			s.roster = newRoster(t, &memory{agents: map[string]controlbus.AgentView{}})
 			s.start()
 			eventually(t, "the collector after a restart of the console", here)
@@ -548,7 +548,7 @@ func TestHerd(t *testing.T) {
 	wait := func(what string) time.Duration {
 		t.Helper()
 		began := time.Now()
-		for up.Load() < herd || s.opamp.Connections() < herd {
+		for up.Load() < herd || s.opamp.Load().Connections() < herd {
 			if time.Since(began) > 2*time.Minute {
 				t.Fatalf("%s: 2m later %d of %d are back", what, up.Load(), herd)
 			}
@@ -562,11 +562,11 @@ func TestHerd(t *testing.T) {
 		upgrades = nil
 		mu.Unlock()
 		if how == "console restarts" {
-			s.opamp.Close()
+			s.opamp.Load().Close()
 			s.start()
 		} else {
 			s.http.CloseClientConnections()
-			s.opamp.Close()
+			s.opamp.Load().Close()
 			s.start()
 		}
 		eventually(t, "everybody noticed", func() bool { return up.Load() < herd/2 })

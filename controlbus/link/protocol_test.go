@@ -123,6 +123,12 @@ func TestACommandGoesToTheAgentAndBack(t *testing.T) {
 			return done(ctx, run)
 		}})
 		synctest.Wait()
+		if kinds, ok := r.disp.Kinds("a1"); !ok || len(kinds) != 1 || kinds[0] != controlbus.CommandPurge {
+			t.Errorf("kinds: got %v, %v", kinds, ok)
+		}
+		if _, ok := r.disp.Kinds("a2"); ok {
+			t.Error("an agent that is not there says what it can")
+		}
 		began := time.Now()
 		c := r.settled(r.request(controlbus.CommandPurge, "orders", time.Hour), time.Minute)
 		if c.State != controlbus.CommandSucceeded || c.Result.Counts.Done != 2 || time.Since(began) > 0 {

@@ -70,6 +70,15 @@ type agentView struct {
 	Taps                   []tapView
 	TapsSub                string
 	Notices                []notice
+	// Kind is the name of a program that is no signalbox-agent; it has parts with
+	// a health, and neither brokers nor a disk buffer here.
+	Kind  string
+	Parts []partView
+}
+
+type partView struct {
+	Path, Status, Error string
+	State               component.State
 }
 
 type fact struct {
@@ -150,6 +159,33 @@ func (p *Pages) store(ctx context.Context, m *view) {
 	m.TablesSub = component.Size(int64(total)) + " on disk"
 }
 
+// program is what there is to say of another program that speaks OpAMP.
+func program(out *agentView, a *controlbus.AgentView, add func(name, value string, at time.Time)) {
+	out.Kind = component.Visible(a.Kind)
+	add("Program", out.Kind, time.Time{})
+	add("Version", out.Version, time.Time{})
+	add("Host", out.Host, time.Time{})
+	add("Environment", out.Env, time.Time{})
+	if a.Health == nil {
+		add("Health", "not told", time.Time{})
+		return
+	}
+	add("Health", cmp.Or(component.Visible(a.Health.Status), map[bool]string{true: "healthy", false: "not healthy"}[a.Health.Healthy]), time.Time{})
+	if !a.Health.Healthy {
+		out.Notices = append(out.Notices, notice{component.State{Kind: component.Caution}, "It says that it is not healthy", component.Visible(a.Health.Error)})
+	}
+	for _, c := range a.Health.Components {
+		pv := partView{Path: component.Visible(c.Path), Status: component.Visible(c.Status), Error: component.Visible(c.Error), State: component.State{Kind: component.Clear, Word: "healthy"}}
+		switch {
+		case a.Presence == controlbus.Silent:
+			pv.State = component.State{Kind: component.Doubt, Word: "not known"}
+		case !c.Healthy:
+			pv.State = component.State{Kind: component.Stop, Word: "not healthy"}
+		}
+		out.Parts = append(out.Parts, pv)
+	}
+}
+
 func build(v *page.View, a *controlbus.AgentView) agentView {
 	out := agentView{
 		ID: component.Visible(a.ID), Host: component.Visible(a.Host), Env: component.Visible(a.Env), Version: component.Visible(a.Version),
@@ -165,6 +201,10 @@ func build(v *page.View, a *controlbus.AgentView) agentView {
 	}
 	add("Last report", "", a.LastSeen)
 	add("Started", "", a.StartedAt)
+	if a.Kind != "" {
+		program(&out, a, add)
+		return out
+	}
 	add("Version", out.Version, time.Time{})
 	add("Host", out.Host, time.Time{})
 	add("Environment", out.Env, time.Time{})
