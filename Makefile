@@ -29,6 +29,7 @@ e2e: provision build ## only the tests that drive the built programs and a brows
 
 screenshots: provision build ## docs/screenshots, taken from a demo that runs for five minutes
 	@SIGNALBOX_SCREENSHOTS=$(CURDIR)/.data/screenshots go test -count=1 -timeout 15m -run TestScreenshots ./test/e2e
+	@SIGNALBOX_SCREENSHOTS=$(CURDIR)/.data/screenshots go test -count=1 -run TestBrowserAccess ./ui
 	@rm -f docs/screenshots/*.png
 	@cp .data/screenshots/*-light-1280.png .data/screenshots/*-dark-390.png docs/screenshots/
 
