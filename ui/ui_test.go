@@ -213,7 +213,7 @@ func TestACollectorIsShownWithItsHealth(t *testing.T) {
 			t.Errorf("the page lacks %q in:\n%s", want, got)
 		}
 	}
-	for _, no := range []string{"Disk buffer", "Brokers of", "Clock offset"} {
+	for _, no := range []string{"Disk buffer", "Brokers of", "Clock offset", "Taps:"} {
 		if strings.Contains(got, no) {
 			t.Errorf("the page of a collector has %q", no)
 		}
