@@ -299,7 +299,7 @@ func TestReadsAreLimited(t *testing.T) {
 		t.Fatalf("bodies read: got %d entries in the audit trail (%v), want those of part and of meta", len(events), err)
 	}
 	for _, e := range events {
-		if !(e.Actor.Name == "meta" && e.Channel == "shipping.labels" || e.Actor.Name == "part" && e.Channel == "payments.capture") {
+		if (e.Actor.Name != "meta" || e.Channel != "shipping.labels") && (e.Actor.Name != "part" || e.Channel != "payments.capture") {
 			t.Errorf("unexpected entry %+v", e)
 		}
 	}

@@ -92,11 +92,11 @@ func (d *Dialer) Dial(ctx context.Context) (Link, error) {
 		return nil, err
 	}
 	dialer := websocket.Dialer{Proxy: http.ProxyFromEnvironment, HandshakeTimeout: writeWithin}
-	if t := d.Transport; t != nil {
+	if d.Transport != nil {
+		t := d.Transport.Clone() // which waits until nobody prepares the original
 		dialer.Proxy, dialer.NetDialContext = t.Proxy, t.DialContext
-		if t.TLSClientConfig != nil {
-			dialer.TLSClientConfig = t.TLSClientConfig.Clone()
-			dialer.TLSClientConfig.NextProtos = nil // a WebSocket is HTTP/1.1
+		if dialer.TLSClientConfig = t.TLSClientConfig; t.TLSClientConfig != nil {
+			t.TLSClientConfig.NextProtos = nil // a WebSocket is HTTP/1.1
 		}
 	}
 	conn, resp, err := dialer.DialContext(ctx, address, d.header())
