@@ -156,7 +156,7 @@ func (d *Dispatcher) Serve(ctx context.Context, agent string, l Link, state Stat
 	defer cancel(nil)
 	s := d.open(agent)
 	defer s.close()
-	defer l.Close()
+	defer func() { _ = l.Close() }()
 	frames := make(chan Frame)
 	var wg sync.WaitGroup
 	wg.Go(func() {

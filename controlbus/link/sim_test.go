@@ -201,10 +201,10 @@ func (w *world) killAgent() {
 		w.killed[w.inside]++
 		w.inside = ""
 	}
-	switch {
-	case w.loss == secretly:
+	switch w.loss {
+	case secretly:
 		w.journal = &simJournal{w: w, id: w.journal.id, head: w.journal.head, entries: map[controlbus.CommandID]controlbus.JournalEntry{}}
-	case w.loss == openly:
+	case openly:
 		w.journal = &simJournal{w: w, id: w.journal.id + 1, entries: map[controlbus.CommandID]controlbus.JournalEntry{}}
 	}
 }
