@@ -101,7 +101,7 @@ func (c *credential) enrol(ctx context.Context) error {
 			return nil
 		}
 		if ctx.Err() != nil {
-			return nil
+			return nil //nolint:nilerr // the agent stops, and says so elsewhere
 		}
 		if wait.Failures() == 0 || errors.Is(err, controlbus.ErrDenied) || errors.Is(err, controlbus.ErrConflict) {
 			c.log.WarnContext(ctx, "not enrolled yet; what is tapped waits on disk", "error", err)

@@ -76,11 +76,11 @@ func Open(cfg Config) (*Journal, error) {
 	damaged := len(recovery.Damaged) > 0
 	err = log.All(0, func(rec spool.Record) error {
 		var r record
-		if err := json.Unmarshal(rec.Payload, &r); err != nil {
+		if json.Unmarshal(rec.Payload, &r) == nil {
+			j.fold(r)
+		} else {
 			damaged = true // whole, and not ours
-			return nil
 		}
-		j.fold(r)
 		return nil
 	})
 	j.forget()

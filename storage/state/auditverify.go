@@ -80,7 +80,7 @@ func VerifyAudit(ctx context.Context, dbPath, key string, heads []string) (Audit
 	if err != nil {
 		return r, fmt.Errorf("state: verify audit: %w", err)
 	}
-	defer db.Close()
+	defer func() { _ = db.Close() }()                          // it was only read
 	tx, err := db.BeginTx(ctx, &sql.TxOptions{ReadOnly: true}) // one moment of it
 	if err != nil {
 		return r, fmt.Errorf("state: verify audit: %w", err)
