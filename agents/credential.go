@@ -29,7 +29,9 @@ type credential struct {
 	agent   string
 	log     *slog.Logger
 	base    http.RoundTripper
-	have    atomic.Pointer[controlbus.Secret]
+	// settings are those of base, for who dials by itself. It carries no request.
+	settings *http.Transport
+	have     atomic.Pointer[controlbus.Secret]
 }
 
 // credentialFile is in the data directory.
@@ -53,6 +55,7 @@ func newCredential(cfg Config, log *slog.Logger) (*credential, error) {
 		tr.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: pool}
 	}
 	c.base = tr
+	c.settings = tr.Clone() // before its first use, which writes into it
 	kept, err := controlbus.SecretFromFile(c.file)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -71,10 +74,7 @@ func (c *credential) client(timeout time.Duration) *http.Client {
 }
 
 // transport is what connections that are not requests are made with.
-func (c *credential) transport() *http.Transport {
-	t, _ := c.base.(*http.Transport)
-	return t
-}
+func (c *credential) transport() *http.Transport { return c.settings }
 
 // RoundTrip implements http.RoundTripper.
 func (c *credential) RoundTrip(r *http.Request) (*http.Response, error) {
