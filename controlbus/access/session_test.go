@@ -26,7 +26,7 @@ func TestASessionEndsWithoutUseAndInAnyCase(t *testing.T) {
 				t.Fatalf("after %v in use: the session has ended", time.Since(begin))
 			}
 		}
-		time.Sleep(begin.Add(12*time.Hour - time.Second).Sub(time.Now()))
+		time.Sleep(time.Until(begin.Add(12*time.Hour - time.Second)))
 		if !holds(true) {
 			t.Error("a second before its end: the session has ended")
 		}
@@ -75,7 +75,7 @@ func TestLinksAndTokensRunOut(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(token.ExpiresAt.Add(-time.Second).Sub(time.Now()))
+		time.Sleep(time.Until(token.ExpiresAt.Add(-time.Second)))
 		if _, _, err := c.FromToken(c.ctx, secret.Reveal()); err != nil {
 			t.Errorf("a second before its end: %v", err)
 		}

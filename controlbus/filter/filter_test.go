@@ -131,7 +131,7 @@ func TestErrorsSayWhereAndWhat(t *testing.T) {
 		{`size > 5x`, 7, 2, "wants bytes", ""},
 		{`latency > 5`, 10, 1, "with a unit", "5ms"},
 		{`time > yesterday`, 7, 9, "want a time", ""},
-		{`op:proces`, 3, 6, "no op", "process"},
+		{`op:pocess`, 3, 6, "no op", "process"},
 		{`failed:maybe`, 7, 5, "true or false", "true"},
 		{`trace:abc`, 6, 3, "32 hexadecimal", "trace:abc*"},
 		{`trace:00000000000000000000000000000000`, 6, 32, "NOT trace:*", ""},

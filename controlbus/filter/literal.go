@@ -97,7 +97,7 @@ func (p *parser) quantity(c *node, s string, at, end int) (value, error) {
 		return v, nil
 	}
 	var n int64
-	ok := false
+	var ok bool
 	switch c.field.Type {
 	case Number:
 		return value{}, p.fail(at, end, "", "%s is a number, and %q is none", c.label(), s)

@@ -146,12 +146,12 @@ func shaped(n *node) *node {
 		case kindID:
 			v.text = strings.Repeat("x", len(v.text))
 		case kindWild:
-			v.parts = []string{"o", "ther"}
+			v.parts = []string{"no", "ne"}
 		case kindWord:
 			if newWord(&v).single() { // a word and a phrase are two shapes
 				v.text = "other"
 			} else {
-				v.text = "o ther"
+				v.text = "no ne"
 			}
 		case kindLike, kindRegexp:
 			v.re = &pattern{source: "other", re: regexp.MustCompile("other")}

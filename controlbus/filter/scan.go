@@ -164,7 +164,7 @@ func (s *scanner) path(n *name) {
 			s.pos++
 			var k string
 			if c := s.peek(); c == '"' || c == '\'' {
-				closed := false
+				var closed bool
 				if k, closed = s.quoted(); !closed {
 					n.unclosed = true
 				}

@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/promql/parser"
 	"gopkg.in/yaml.v3"
 
@@ -50,7 +50,7 @@ func metricsOf(t *testing.T, expr string) []string {
 	var names []string
 	for _, selector := range parser.ExtractSelectors(e) {
 		for _, m := range selector {
-			if m.Name == labels.MetricName {
+			if m.Name == model.MetricNameLabel {
 				names = append(names, strings.TrimSuffix(m.Value, "_bucket"))
 			}
 		}

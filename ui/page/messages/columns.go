@@ -202,15 +202,15 @@ func chosenColumns(r *http.Request, v *page.View) ([]Column, error) {
 	}
 	c, err := r.Cookie(CookieColumns)
 	if err != nil {
-		return nil, nil
+		return nil, nil //nolint:nilerr // nothing was chosen
 	}
 	text, err := url.QueryUnescape(c.Value)
 	if err != nil {
-		return nil, nil
+		return nil, nil //nolint:nilerr // nor here
 	}
 	cols, err := parseColumns(text)
 	if err != nil {
-		return nil, nil // an old choice is no reason to show nothing
+		return nil, nil //nolint:nilerr // an old choice is no reason to show nothing
 	}
 	return cols, nil
 }
