@@ -19,7 +19,7 @@
 // Each side writes down before it speaks, and repeats what was not answered: a
 // frame may be lost, doubled or late, and either side may die between any two
 // lines. Frames of another session are known by their epoch and dropped. What
-// this holds is written in docs/decisions/0007-control-bus.md and tried by the
+// this holds is written in docs/decisions/0009-control-bus.md and tried by the
 // simulation in sim_test.go.
 //
 // State is told whole and repeated: an agent reports what it is and does, and is

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 	"time"
 
@@ -69,12 +68,6 @@ func TestScreenshots(t *testing.T) {
 		{"health", url + "/health", `document.querySelectorAll(".checks li").length > 5`},
 		{"settings", url + "/settings", `document.querySelector(".choices")`},
 		{"help", url + "/help", `document.querySelector(".keylist")`},
-	}
-	var more []string // pages about people and agents
-	do("settings", chromedp.Navigate(url+"/settings"), loaded, browser.Value(`[...document.querySelectorAll(".links a")].map(a => a.href)`, &more))
-	for _, at := range more {
-		name := strings.ReplaceAll(strings.TrimPrefix(at, url+"/"), "/", "-")
-		pages = append(pages, struct{ name, at, ready string }{name, at, `document.querySelector("main h1")`})
 	}
 	for _, p := range pages {
 		for _, theme := range []string{"light", "dark"} {
