@@ -379,7 +379,7 @@ func (v *View) Shell(o Options) component.Shell {
 
 // envURL names an environment in the URL even where it is empty: "env=" is all
 // of them, no env is the first. A page about one thing of one environment is
-// left for the overview.
+// left for the list it is on.
 func (v *View) envURL(env string) string {
 	path := v.r.URL.Path
 	q := url.Values{"env": {env}}
@@ -392,6 +392,8 @@ func (v *View) envURL(env string) string {
 		path = "/channels"
 	} else if strings.HasPrefix(path, "/messages/") {
 		path = "/messages"
+	} else if strings.HasPrefix(path, "/invalid/") {
+		path = "/invalid"
 	} else {
 		if v.Query != "" {
 			q.Set("q", v.Query)
