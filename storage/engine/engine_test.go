@@ -408,8 +408,9 @@ func TestAbandonedInsertLeavesNothing(t *testing.T) {
 	}()
 	fmt.Fprint(w, strings.Repeat("1\n", 1<<20)) // past one piece, so that the engine has begun
 	cancel()
+	// Before waiting: the transport waits for whoever reads the body.
+	w.CloseWithError(context.Canceled)
 	<-gone
-	w.Close()
 	if got := post(t, s, "SELECT count() FROM t", nil, ""); got != "0\n" {
 		t.Errorf("rows of an abandoned insert: got %s", got)
 	}
