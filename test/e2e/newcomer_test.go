@@ -173,7 +173,7 @@ brokers:
 		typeText("chan"), browser.Until(option("channel")), key("Tab"), browser.Until(typed("channel:")),
 		typeText("TRI"), browser.Until(option("TRIALS")), key("Tab"), browser.Until(typed("channel:TRIALS")),
 		typeText(` body.state:declined`))
-	ada.do("finds the messages", key("Escape"), key("Enter"),
+	ada.do("finds the messages", key("Enter"),
 		browser.Until(`location.search.includes("declined") && document.readyState === "complete"`),
 		browser.Until(`document.querySelectorAll('main tbody a[href^="/messages/"]').length > 0`),
 		browser.Until(says("declined")+" && !"+says(`"paid"`)))
