@@ -14,6 +14,7 @@ type Agent struct {
 
 	Brokers []BrokerStatus `json:"brokers"`
 	Taps    []TapStatus    `json:"taps"`
+	Detours []DetourStatus `json:"detours,omitempty"` // pauses among them
 	Spool   SpoolStatus    `json:"spool"`
 	// Revision is that of the desired state the agent last applied.
 	Revision int64 `json:"revision"`
@@ -51,6 +52,9 @@ type BrokerStatus struct {
 	Error        string    `json:"error,omitempty"`
 	Capabilities []string  `json:"capabilities"` // such as "observe", "tap"
 	Leftovers    []string  `json:"leftovers,omitempty"`
+	// Abilities are the kinds of commands, each with the reason where it cannot be
+	// carried out here.
+	Abilities []Ability `json:"abilities,omitempty"`
 }
 
 // SpoolStatus is the agent's disk buffer towards the collector.

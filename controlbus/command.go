@@ -237,8 +237,9 @@ type Counts struct {
 // CommandProgress is how far a running command has come.
 type CommandProgress struct {
 	Counts
-	Total int64  `json:"total"` // expected at the end; -1 unknown
-	Note  string `json:"note,omitempty"`
+	Total int64     `json:"total"` // expected at the end; -1 unknown
+	Note  string    `json:"note,omitempty"`
+	Job   *JobState `json:"job,omitempty"` // of bulk commands
 }
 
 // CommandResult is how a command ended, as the agent's journal has it.
@@ -283,6 +284,8 @@ type Command struct {
 	// ProgressSeq is the number the agent gave the newest progress.
 	ProgressSeq int64          `json:"progress_seq,omitempty"`
 	Result      *CommandResult `json:"result,omitempty"`
+	// Control is what people want of the running job.
+	Control JobControl `json:"control,omitzero"`
 	// LateResult is a result that came after the command had ended another way.
 	LateResult *CommandResult `json:"late_result,omitempty"`
 	// UndoneBy is the newest command that takes this one's effect back.

@@ -7,6 +7,12 @@ package controlbus
 const (
 	// EventMessage is the EventName of a log record that is a message event.
 	EventMessage = "messaging.message"
+	// EventCommandMessage is the EventName of a log record that says what a
+	// command did with one message. It carries AttrCommand, AttrCommandKind,
+	// AttrCommandOutcome, AttrCommandNumber; AttrDestination and AttrBroker of where
+	// the message went, AttrCommandSource, AttrMessageID, AttrConversationID, and
+	// AttrUID of the stored message it came from, where known.
+	EventCommandMessage = "signalbox.command.message"
 
 	AttrServiceName     = "service.name"
 	AttrServiceInstance = "service.instance.id"
@@ -48,6 +54,13 @@ const (
 	AttrTap              = "signalbox.tap.id"
 	AttrGapBefore        = "signalbox.gap_before"
 	AttrRedacted         = "signalbox.redacted" // array of rule names
+
+	AttrCommand        = "signalbox.command.id"
+	AttrCommandKind    = "signalbox.command.kind"
+	AttrCommandOutcome = "signalbox.command.outcome" // sent, removed, failed, skipped, returned
+	AttrCommandNumber  = "signalbox.command.number"  // of the message within the command, from 1
+	AttrCommandSource  = "signalbox.command.source"  // channel it was taken from
+	AttrCommandDetail  = "signalbox.command.detail"  // why it failed or was skipped
 )
 
 // Metrics with which an agent describes the channels of a broker. All carry

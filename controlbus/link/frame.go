@@ -39,10 +39,13 @@ type Frame struct {
 	Dispatch *Dispatch           `json:"dispatch,omitempty"`
 	Cancel   *Cancel             `json:"cancel,omitempty"`
 	AckEvent *AckEvent           `json:"ack_event,omitempty"`
+	Control  *Control            `json:"control,omitempty"`
+	Ask      *Ask                `json:"ask,omitempty"`
 	Desired  *controlbus.Desired `json:"desired,omitempty"`
 
 	// Agent to console.
 	Event  *Event            `json:"event,omitempty"`
+	Answer *Answer           `json:"answer,omitempty"`
 	Actual *controlbus.Agent `json:"actual,omitempty"`
 }
 
@@ -76,6 +79,33 @@ type Dispatch struct {
 	RunWithin    time.Duration        `json:"run_within_ns"`
 	Expect       *controlbus.Expect   `json:"expect,omitempty"`
 	UndoOf       controlbus.CommandID `json:"undo_of,omitempty"`
+	// RequestedBy is shown to people who look at the broker.
+	RequestedBy controlbus.Actor `json:"requested_by,omitzero"`
+	Reason      string           `json:"reason,omitempty"`
+	// Control is what people want of the job by now.
+	Control controlbus.JobControl `json:"control,omitzero"`
+}
+
+// Control says what people want of a running job. It is told again until the
+// job's progress shows that it obeys.
+type Control struct {
+	Command controlbus.CommandID `json:"command_id"`
+	controlbus.JobControl
+}
+
+// Ask is a question about a command nobody has ordered, Answer its answer. Both
+// may be lost: who asked asks again.
+type Ask struct {
+	ID string `json:"id"`
+	controlbus.Ask
+}
+
+// Answer of the Ask with that ID.
+type Answer struct {
+	ID   string           `json:"id"`
+	Plan *controlbus.Plan `json:"plan,omitempty"`
+	// Error says why there is no plan now; asking again may help.
+	Error string `json:"error,omitempty"`
 }
 
 // Cancel asks to stop a command.
@@ -171,6 +201,12 @@ func (f Frame) name() string {
 		return "AckEvent"
 	case f.Desired != nil:
 		return "Desired"
+	case f.Control != nil:
+		return "Control"
+	case f.Ask != nil:
+		return "Ask"
+	case f.Answer != nil:
+		return "Answer"
 	case f.Event != nil:
 		return "Event"
 	case f.Actual != nil:
