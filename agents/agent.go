@@ -44,6 +44,8 @@ type Agent struct {
 	changed    chan struct{}
 	journal    *journal.Journal
 	commands   *link.Executor
+	acts       Commands // nil: the program that embeds the agent brought handlers, or none
+	handlers   map[controlbus.CommandKind]link.Handler
 	linked     atomic.Bool // reports go over the connection, and not by themselves
 
 	mu       sync.Mutex
@@ -79,16 +81,13 @@ func New(cfg Config, version string, log *slog.Logger) (*Agent, error) {
 			return nil, fmt.Errorf("agents: broker %q: %w", b.Name, err)
 		}
 	}
-	if a.journal, a.commands, err = openCommands(cfg, log.With("component", "commands")); err != nil {
-		return nil, err
-	}
 	a.export, err = export.New(export.Options{
 		Config: cfg.Export, Redaction: cfg.Redaction, Dir: cfg.Agent.DataDir, URL: cfg.Console.URL,
 		Agent: a.self.ID, Env: a.self.Env, Host: host, Version: version, Log: log.With("component", "export"),
 		HTTP: a.credential.client(0), // each attempt has its own deadline
 	})
 	if err != nil {
-		return nil, errors.Join(err, a.journal.Close())
+		return nil, err
 	}
 	for i, b := range cfg.Brokers {
 		a.runners = append(a.runners, NewRunner(RunnerConfig{
@@ -97,7 +96,42 @@ func New(cfg Config, version string, log *slog.Logger) (*Agent, error) {
 			Changed: a.notify,
 		}, adapters[i], a.export, log.With("component", "runner", "broker", b.Name)))
 	}
+	if cfg.Commands.New != nil {
+		if a.acts, err = cfg.Commands.New(a.commandEnv()); err != nil {
+			return nil, errors.Join(fmt.Errorf("agents: commands: %w", err), a.export.Close())
+		}
+	}
+	a.handlers = handlers(cfg.Commands, a.acts)
+	if a.journal, a.commands, err = openCommands(cfg, a.handlers, log.With("component", "commands")); err != nil {
+		return nil, errors.Join(err, a.export.Close())
+	}
 	return a, nil
+}
+
+// commandEnv is the agent as its commands see it.
+func (a *Agent) commandEnv() CommandEnv {
+	env := CommandEnv{
+		Self: a.self, Dir: a.cfg.Agent.DataDir, Allow: a.cfg.Commands.Allow, Archive: a.cfg.Commands.Archive, HTTPAllow: a.cfg.Commands.HTTPAllow,
+		Redaction: a.cfg.Redaction, Logs: a.export.Logs, Console: a.link, Changed: a.notify, Log: a.log.With("component", "commands"),
+	}
+	byName := map[string]*Runner{}
+	for _, r := range a.runners {
+		env.Brokers = append(env.Brokers, r.Name())
+		byName[r.Name()] = r
+	}
+	env.Broker = func(name string) (Adapter, bool) {
+		r, ok := byName[name]
+		if !ok {
+			return nil, false
+		}
+		return r.adapter, true
+	}
+	env.Lost = func(name string) {
+		if r, ok := byName[name]; ok {
+			r.Check()
+		}
+	}
+	return env
 }
 
 // Run runs the agent until ctx ends, and stops it in order: taps first, so
@@ -119,6 +153,9 @@ func (a *Agent) Run(ctx context.Context) error {
 	g.Go(func() error { return a.report(gctx) })
 	g.Go(func() error { return a.connect(gctx) })
 	g.Go(func() error { return a.journal.Run(gctx) })
+	if a.acts != nil {
+		g.Go(func() error { return a.acts.Run(gctx) })
+	}
 	g.Go(func() error { <-gctx.Done(); a.commands.Stop(); return nil })
 	err := g.Wait()
 	stopExport()
@@ -139,8 +176,12 @@ func (a *Agent) Report() controlbus.Agent {
 	r.SentAt = time.Now()
 	for _, run := range a.runners {
 		b, taps := run.Status()
+		b.Abilities = abilities(run.adapter, b.Name, a.self.ID, a.handlers, a.cfg.Commands.Allow)
 		r.Brokers = append(r.Brokers, b)
 		r.Taps = append(r.Taps, taps...)
+	}
+	if a.acts != nil {
+		r.Detours = a.acts.Statuses()
 	}
 	r.Spool = a.export.Status()
 	a.mu.Lock()
@@ -288,6 +329,7 @@ func (a *Agent) Measure(md pmetric.Metrics) {
 	m.sum("signalbox_agent_dropped_total", counts.Quarantined, "reason", "refused_by_collector")
 	m.sum("signalbox_agent_dropped_total", counts.Rejected, "reason", "rejected_by_collector")
 	m.sum("signalbox_agent_metric_points_dropped_total", counts.MetricsDropped)
+	m.sum("signalbox_agent_command_records_dropped_total", counts.RecordsDropped)
 	m.sum("signalbox_agent_export_requests_total", counts.Requests)
 	m.sum("signalbox_agent_export_failures_total", counts.FailedRequests)
 	m.gauge("signalbox_agent_export_latency_seconds", latency.Seconds())

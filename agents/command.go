@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	mathrand "math/rand/v2"
 	"net/http"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -21,8 +23,16 @@ type CommandConfig struct {
 	// Allow lists what may be done, by kind, broker and channel. Without a rule
 	// the agent takes no orders, whatever the console says.
 	Allow []link.AllowRule `yaml:"allow"`
-	// Handlers carry out the kinds. The command sets them; a program that embeds
-	// an agent sets its own.
+	// Archive is where the messages that commands remove are kept.
+	Archive ArchiveConfig `yaml:"archive"`
+	// HTTPAllow are the addresses to which, and below which, a detour's steps may
+	// post messages. Without one there are no such steps.
+	HTTPAllow []string `yaml:"http_allow"`
+	// New makes what carries them out, out of the agent's parts. The command sets
+	// it; without one only Handlers are known.
+	New func(CommandEnv) (Commands, error) `yaml:"-"`
+	// Handlers carry out kinds beside those of New, for programs that embed an
+	// agent.
 	Handlers map[controlbus.CommandKind]link.Handler `yaml:"-"`
 }
 
@@ -38,11 +48,27 @@ func (c CommandConfig) validate() error {
 			}
 		}
 	}
+	if err := c.Archive.Validate(); err != nil {
+		for _, line := range strings.Split(err.Error(), "\n") {
+			errs = append(errs, errors.New("archive."+line))
+		}
+	}
+	errs = append(errs, checkURLs(c.HTTPAllow))
 	return errors.Join(errs...)
 }
 
+// handlers are those of the commands and of the program that embeds the agent.
+func handlers(cfg CommandConfig, c Commands) map[controlbus.CommandKind]link.Handler {
+	all := map[controlbus.CommandKind]link.Handler{}
+	if c != nil {
+		maps.Copy(all, c.Handlers())
+	}
+	maps.Copy(all, cfg.Handlers)
+	return all
+}
+
 // openCommands takes up what the journal says the agent was doing.
-func openCommands(cfg Config, log *slog.Logger) (*journal.Journal, *link.Executor, error) {
+func openCommands(cfg Config, handlers map[controlbus.CommandKind]link.Handler, log *slog.Logger) (*journal.Journal, *link.Executor, error) {
 	j, err := journal.Open(journal.Config{Dir: filepath.Join(cfg.Agent.DataDir, "journal")})
 	if err != nil {
 		return nil, nil, fmt.Errorf("agents: %w", err)
@@ -51,7 +77,7 @@ func openCommands(cfg Config, log *slog.Logger) (*journal.Journal, *link.Executo
 		log.Error("a part of the command journal was damaged; what it said of commands is not known any more", "from", d.From, "to", d.To, "reason", d.Reason, "kept", d.Kept)
 	}
 	exec, err := link.NewExecutor(context.Background(), link.ExecutorConfig{
-		Agent: cfg.Agent.ID, Journal: j, Handlers: cfg.Commands.Handlers, Allow: cfg.Commands.Allow, Log: log,
+		Agent: cfg.Agent.ID, Journal: j, Handlers: handlers, Allow: cfg.Commands.Allow, Log: log,
 	})
 	if err != nil {
 		return nil, nil, errors.Join(fmt.Errorf("agents: %w", err), j.Close())

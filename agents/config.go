@@ -64,6 +64,7 @@ func DefaultConfig() Config {
 		Console:   ConsoleConfig{URL: "http://127.0.0.1:8470", ReportInterval: link.ReportInterval},
 		Redaction: export.DefaultRedaction(),
 		Export:    export.DefaultConfig(),
+		Commands:  CommandConfig{Archive: DefaultArchive()},
 	}
 }
 

@@ -56,6 +56,7 @@ type Runner struct {
 	export  *export.Exporter
 	log     *slog.Logger
 	kick    chan struct{}
+	check   chan struct{} // observe now
 
 	mu      sync.Mutex
 	status  controlbus.BrokerStatus
@@ -84,7 +85,7 @@ func NewRunner(cfg RunnerConfig, a Adapter, x *export.Exporter, log *slog.Logger
 		capabilities = append(capabilities, "tap")
 	}
 	return &Runner{
-		cfg: cfg, adapter: a, export: x, log: log, kick: make(chan struct{}, 1),
+		cfg: cfg, adapter: a, export: x, log: log, kick: make(chan struct{}, 1), check: make(chan struct{}, 1),
 		status: controlbus.BrokerStatus{Name: cfg.Name, System: a.System(), Since: time.Now(), Capabilities: capabilities},
 		taps:   map[string]*tap{}, found: map[string][]string{}, idle: map[string]controlbus.TapStatus{},
 	}
@@ -92,6 +93,15 @@ func NewRunner(cfg RunnerConfig, a Adapter, x *export.Exporter, log *slog.Logger
 
 // Name is the broker's configured name.
 func (r *Runner) Name() string { return r.cfg.Name }
+
+// Check observes the broker now: somebody was told that its connection is gone,
+// and a session that learns it too connects again.
+func (r *Runner) Check() {
+	select {
+	case r.check <- struct{}{}:
+	default:
+	}
+}
 
 // SetConsoleTaps replaces the taps the console wants.
 func (r *Runner) SetConsoleTaps(specs []controlbus.TapSpec) {
@@ -247,6 +257,7 @@ func (r *Runner) observe(ctx context.Context, lose context.CancelCauseFunc) {
 		}
 		select {
 		case <-tick.C:
+		case <-r.check:
 		case <-ctx.Done():
 			return
 		}

@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/klauspost/compress/zstd"
+	"go.opentelemetry.io/collector/pdata/plog"
 	"go.opentelemetry.io/collector/pdata/pmetric"
 
 	"github.com/signalbox-dev/signalbox/controlbus"
@@ -81,6 +82,7 @@ type Counts struct {
 	Rejected        int64 // messages the collector took but can never store
 	Quarantined     int64 // messages in batches that the collector refused for good
 	MetricsDropped  int64 // data points the full spool had no room for
+	RecordsDropped  int64 // other log records the full spool had no room for
 	DroppedAtStop   int64 // messages of taps that cannot resume, lost because the spool was full at the end
 	Requests        int64
 	FailedRequests  int64
@@ -496,6 +498,35 @@ func (x *Exporter) Metrics(ctx context.Context, md pmetric.Metrics) error {
 	}
 	return nil
 }
+
+// Logs spools log records of the agent's own, such as what became of each
+// message of a command. Like Metrics it does not wait for room.
+func (x *Exporter) Logs(ctx context.Context, ld plog.Logs) error {
+	n := ld.LogRecordCount()
+	if n == 0 {
+		return nil
+	}
+	var m plog.ProtoMarshaler
+	b, err := m.MarshalLogs(ld)
+	if err != nil {
+		return fmt.Errorf("export: encode logs: %w", err)
+	}
+	rec, err := appendRecord(nil, record{signal: records, count: n, body: x.zip.EncodeAll(b, nil)})
+	if err != nil {
+		return err
+	}
+	if err := x.append(ctx, rec); err != nil {
+		x.mu.Lock()
+		defer x.mu.Unlock()
+		x.counts.RecordsDropped += int64(n)
+		return fmt.Errorf("export: logs: %w", err)
+	}
+	return nil
+}
+
+// Close gives the spool back without having run: an agent that cannot be made
+// must not keep it locked.
+func (x *Exporter) Close() error { return errors.Join(x.zip.Close(), x.spool.Close()) }
 
 // append counts the record before the sender can see it.
 func (x *Exporter) append(ctx context.Context, rec []byte) error {

@@ -13,6 +13,7 @@ type signal byte
 const (
 	logs    signal = 1
 	metrics signal = 2
+	records signal = 3 // logs that are no message events: they are not counted as such
 )
 
 func (s signal) path() string {
@@ -58,7 +59,7 @@ func parseRecord(b []byte) (record, error) {
 		return bad("unknown version")
 	}
 	r := record{signal: signal(b[1])}
-	if r.signal != logs && r.signal != metrics {
+	if r.signal < logs || r.signal > records {
 		return bad("unknown signal")
 	}
 	b = b[2:]

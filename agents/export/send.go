@@ -138,7 +138,7 @@ func (x *Exporter) move(sr spool.Record) {
 // setAside keeps a batch that will never be taken and goes on with the next:
 // one bad batch must not hold up all others.
 func (x *Exporter) setAside(sr spool.Record, rec record, content []byte, why error) {
-	kept, err := x.quarantine(fmt.Sprintf("%020d%s.zst", int64(sr.Position), map[signal]string{logs: "-logs", metrics: "-metrics"}[rec.signal]), content)
+	kept, err := x.quarantine(fmt.Sprintf("%020d%s.zst", int64(sr.Position), map[signal]string{logs: "-logs", metrics: "-metrics", records: "-records"}[rec.signal]), content)
 	x.log.Error("batch refused for good and set aside", "reason", why, "messages", rec.count, "kept", kept, "error", err)
 	x.mu.Lock()
 	x.counts.Quarantined += int64(max(rec.count, 1))
