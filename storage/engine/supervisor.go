@@ -59,6 +59,7 @@ type Supervisor struct {
 
 	mu      sync.Mutex
 	status  Status
+	down    time.Time // when it last left Running, or began to start
 	socket  string
 	changed chan struct{} // closed and replaced at each change of status
 	ended   error         // why Run gave up
@@ -78,6 +79,7 @@ const (
 func New(cfg Config, log *slog.Logger) *Supervisor {
 	s := &Supervisor{cfg: cfg, log: log, changed: make(chan struct{})}
 	s.status = Status{State: Stopped, Since: time.Now()}
+	s.down = s.status.Since
 	s.client = &http.Client{Transport: &http.Transport{
 		DialContext: func(ctx context.Context, _, addr string) (net.Conn, error) { return s.DialContext(ctx, addr) },
 	}}
@@ -89,18 +91,25 @@ func New(cfg Config, log *slog.Logger) *Supervisor {
 // added to the child's environment. For tests, before Run.
 func (s *Supervisor) SetCommand(command, env []string) { s.command, s.env = command, env }
 
-// dialPatience is what a caller waits for an engine that is being started again,
-// which takes half of that. One that does not come back is said to be away:
-// a page has to tell within two seconds.
+// dialPatience is how long after it went down an engine is waited for; being
+// started again takes half of that. One that does not come back is said to be
+// away: a page has to tell within two seconds, however many things it asks one
+// after another.
 const dialPatience = 800 * time.Millisecond
 
 // DialContext connects to the engine, whatever the address; it is what the
 // driver takes as its DialContext. It waits a moment while the engine starts, if
 // ctx allows, and returns ErrUnavailable when that ends first.
 func (s *Supervisor) DialContext(ctx context.Context, _ string) (net.Conn, error) {
-	wait, cancel := context.WithTimeout(ctx, dialPatience)
-	err := s.WaitReady(wait)
-	cancel()
+	err := ctx.Err()
+	if err == nil && !s.Ready() {
+		s.mu.Lock()
+		patience := s.down.Add(dialPatience)
+		s.mu.Unlock()
+		wait, cancel := context.WithDeadline(ctx, patience)
+		err = s.WaitReady(wait)
+		cancel()
+	}
 	switch {
 	case err != nil && ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded):
 		// Not a deadline of the caller's: nothing that took too long was asked.
@@ -165,6 +174,9 @@ func (s *Supervisor) update(f func(*Status)) {
 	f(&s.status)
 	if s.status.State != before {
 		s.status.Since = time.Now()
+		if before == Running || before == Stopped {
+			s.down = s.status.Since
+		}
 	}
 	close(s.changed)
 	s.changed = make(chan struct{})
