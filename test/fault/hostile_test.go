@@ -27,6 +27,7 @@ import (
 	"google.golang.org/grpc/mem"
 	"google.golang.org/grpc/status"
 
+	"github.com/signalbox-dev/signalbox/collector/otlp"
 	"github.com/signalbox-dev/signalbox/controlbus"
 	"github.com/signalbox-dev/signalbox/controlbus/telemetry"
 	"github.com/signalbox-dev/signalbox/test/program"
@@ -419,13 +420,15 @@ func hostileCrowd(ctx context.Context, t *testing.T, site *site, all []attack) {
 				case 1, 2, 3:
 					body, opts = unfolds, []grpc.CallOption{grpc.UseCompressor("gzip")}
 				}
+				begin := time.Now()
 				err := export(conn, body, opts...)
-				switch status.Code(err) {
-				case codes.InvalidArgument, codes.ResourceExhausted:
-				case codes.DeadlineExceeded: // the server ends calls that do not come to an end
+				switch took, code := time.Since(begin), status.Code(err); {
+				case code == codes.InvalidArgument, code == codes.ResourceExhausted:
+				case code == codes.DeadlineExceeded && took >= otlp.DefaultConfig().Timeout:
+					// The crowd kept the machine busy beyond what the server gives a call.
 				default:
 					wrong.Add(1)
-					t.Errorf("gRPC in the crowd: got %v", err)
+					t.Errorf("gRPC in the crowd: got %v after %v", err, took)
 				}
 			}
 		})
