@@ -12,7 +12,21 @@ import (
 
 // Outbox is what is to be sent to an agent; empty means all of them.
 func (l *Ledger) Outbox(ctx context.Context, agent string) ([]Outgoing, error) {
-	return l.store.Outbox(ctx, agent)
+	box, err := l.store.Outbox(ctx, agent)
+	if err != nil {
+		return nil, err
+	}
+	for i := range box {
+		if box[i].What != SendControl {
+			continue
+		}
+		c, err := l.store.Command(ctx, box[i].Command)
+		if err != nil {
+			return nil, err
+		}
+		box[i].Control = c.Control
+	}
+	return box, nil
 }
 
 // Held are the commands that the agent may hold: sent, and not ended.
@@ -116,6 +130,11 @@ func (l *Ledger) Merge(ctx context.Context, agent string, e AgentEvent) error {
 		}
 		if err := step(Event{Type: e.Type, AgentSeq: e.Seq, Actor: by, Journal: e.Journal, Head: e.Head, Progress: e.Progress, Result: e.Result}); err != nil {
 			return err
+		}
+		if p := e.Progress; p != nil && p.Job != nil && c.Control.Seq > 0 && p.Job.Control >= c.Control.Seq {
+			if err := tx.Unqueue(e.Command, SendControl); err != nil {
+				return err
+			}
 		}
 		if c.State == controlbus.CommandAccepted || c.State == controlbus.CommandRunning {
 			return tx.Unqueue(e.Command, SendDispatch)

@@ -27,6 +27,7 @@ const (
 	EventUnconfirmed EventType = "unconfirmed"
 	EventAbandoned   EventType = "abandoned" // nobody waits for the agent any more: indeterminate
 	EventUndone      EventType = "undone"    // another command takes the effect back
+	EventControl     EventType = "control"   // somebody wants a running job otherwise
 )
 
 // Event is one thing that happened to a command. It is never changed.
@@ -49,6 +50,7 @@ type Event struct {
 	Progress *controlbus.CommandProgress `json:"progress,omitempty"`
 	Result   *controlbus.CommandResult   `json:"result,omitempty"`
 	Undo     controlbus.CommandID        `json:"undo,omitempty"`
+	Control  *controlbus.JobControl      `json:"control,omitempty"`
 }
 
 // states are those that the console's own events lead to.
@@ -86,8 +88,8 @@ func Fold(c *controlbus.Command, e Event) error {
 		if !changes && !c.State.Sent() {
 			return conflict(c, e)
 		}
-	case EventCancelAsked, EventUndone:
-		// Neither is a state.
+	case EventCancelAsked, EventUndone, EventControl:
+		// None is a state.
 	default:
 		if !changes || c.State.Terminal() { // only a result replaces not knowing
 			return conflict(c, e)
@@ -134,6 +136,10 @@ func Fold(c *controlbus.Command, e Event) error {
 		c.CancelAsked, c.CancelAskedAt, c.CancelReason = &by, e.At, e.Detail
 	case EventUndone:
 		c.UndoneBy = e.Undo
+	case EventControl:
+		if e.Control != nil && e.Control.Seq > c.Control.Seq {
+			c.Control = *e.Control
+		}
 	}
 	if changes {
 		c.State, c.StateAt, c.Detail = next, e.At, e.Detail

@@ -246,12 +246,9 @@ func (l *Ledger) Cancel(ctx context.Context, id controlbus.CommandID, reason str
 	if err != nil {
 		return seen, err
 	}
-	who, _ := access.From(ctx)
-	by := actorOf(who)
-	if by.ID != seen.RequestedBy.ID {
-		if by, err = l.may(ctx, Action(seen.Kind), "command.cancel", string(id), seen.Target.Channel); err != nil {
-			return seen, err
-		}
+	by, err := l.requesterOr(ctx, seen, "command.cancel")
+	if err != nil {
+		return seen, err
 	}
 	return l.change(ctx, id, func(tx Tx, c *controlbus.Command, step func(Event) error) error {
 		switch {
@@ -378,7 +375,7 @@ func (l *Ledger) stepper(ctx context.Context, tx Tx, c *controlbus.Command, id c
 		switch {
 		case c.State != before:
 			code = "command." + string(c.State)
-		case e.Type == EventCancelAsked || e.Type == EventUndone:
+		case e.Type == EventCancelAsked || e.Type == EventUndone || e.Type == EventControl:
 			code = "command." + string(e.Type)
 		case e.Type == EventResult:
 			code = "command.late_result"

@@ -59,6 +59,8 @@ type What string
 const (
 	SendDispatch What = "dispatch"
 	SendCancel   What = "cancel"
+	// SendControl lies in the outbox until the job's progress shows that it obeys.
+	SendControl What = "control"
 )
 
 // Outgoing is one row of the outbox: it stays until the agent has answered.
@@ -66,6 +68,8 @@ type Outgoing struct {
 	Agent   string
 	Command controlbus.CommandID
 	What    What
+	// Control goes with SendControl; the ledger fills it in, stores do not keep it.
+	Control controlbus.JobControl
 }
 
 // Query selects commands, newest first.

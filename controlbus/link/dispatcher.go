@@ -33,12 +33,13 @@ type Dispatcher struct {
 	mu       sync.Mutex
 	epoch    uint64
 	sessions map[string]*session
+	asks     map[string]*question
 }
 
 // NewDispatcher returns a dispatcher over a ledger. The ledger's Wake is to be
 // its Wake.
 func NewDispatcher(l Ledger, log *slog.Logger) *Dispatcher {
-	return &Dispatcher{ledger: l, log: log, now: time.Now, sessions: map[string]*session{}}
+	return &Dispatcher{ledger: l, log: log, now: time.Now, sessions: map[string]*session{}, asks: map[string]*question{}}
 }
 
 // session is one connection of an agent. Its methods are called by one goroutine.
@@ -47,11 +48,13 @@ type session struct {
 	agent string
 	epoch uint64
 	wake  chan struct{}
+	asks  chan Frame // questions to be sent
 	gone  *gate
 
 	// Under the dispatcher's mu:
-	kinds []controlbus.CommandKind
-	ready bool // the agent has said what it is
+	kinds   []controlbus.CommandKind
+	ready   bool // the agent has said what it is
+	answers bool // and that it takes questions
 
 	nonce string // of the agent's first word
 	hello *Hello
@@ -59,14 +62,16 @@ type session struct {
 	sent map[controlbus.CommandID]bool
 	// cancelled are those asked to stop.
 	cancelled map[controlbus.CommandID]bool
+	// wished are the newest wishes told of running jobs.
+	wished map[controlbus.CommandID]int64
 }
 
 // open begins a session; an earlier one of the same agent ends. The caller has
 // made sure that it is the same agent.
 func (d *Dispatcher) open(agent string) *session {
 	s := &session{
-		d: d, agent: agent, wake: make(chan struct{}, 1), gone: newGate(),
-		sent: map[controlbus.CommandID]bool{}, cancelled: map[controlbus.CommandID]bool{},
+		d: d, agent: agent, wake: make(chan struct{}, 1), asks: make(chan Frame, 16), gone: newGate(),
+		sent: map[controlbus.CommandID]bool{}, cancelled: map[controlbus.CommandID]bool{}, wished: map[controlbus.CommandID]int64{},
 	}
 	d.mu.Lock()
 	// It rises, across restarts as well as clocks do; the random part keeps two
@@ -207,6 +212,8 @@ func (d *Dispatcher) Serve(ctx context.Context, agent string, l Link, state Stat
 					out = append(out, Frame{Epoch: s.epoch, Desired: &want})
 				}
 			}
+		case f := <-s.asks:
+			out = []Frame{f}
 		case <-tick.C:
 			out, err = s.pump(ctx, true)
 		case <-s.gone.c:
@@ -243,7 +250,7 @@ func (s *session) handle(ctx context.Context, f Frame) ([]Frame, error) {
 			s.hello = f.Hello
 		}
 		s.d.mu.Lock()
-		s.kinds, s.ready = f.Hello.Kinds, true
+		s.kinds, s.ready, s.answers = f.Hello.Kinds, true, f.Hello.Answers
 		s.d.mu.Unlock()
 		var out []Frame
 		held, err := s.d.ledger.Held(ctx, s.agent)
@@ -259,6 +266,10 @@ func (s *session) handle(ctx context.Context, f Frame) ([]Frame, error) {
 		}
 		more, err := s.pump(ctx, false)
 		return append(out, more...), err
+	}
+	if f.Answer != nil && s.hello != nil {
+		s.d.answered(s.agent, *f.Answer)
+		return nil, nil
 	}
 	if s.hello == nil || f.Event == nil {
 		return nil, nil // too early, or newer than we are
@@ -286,6 +297,7 @@ func (s *session) handle(ctx context.Context, f Frame) ([]Frame, error) {
 		out = append(out, Frame{Epoch: s.epoch, AckEvent: &AckEvent{Command: ev.Command, Seq: ev.Seq}})
 		delete(s.sent, ev.Command)
 		delete(s.cancelled, ev.Command)
+		delete(s.wished, ev.Command)
 	} else if s.sent[ev.Command] {
 		s.sent[ev.Command] = false
 	}
@@ -345,6 +357,13 @@ func (s *session) pump(ctx context.Context, again bool) ([]Frame, error) {
 			}
 			s.cancelled[o.Command] = true
 			out = append(out, Frame{Epoch: s.epoch, Cancel: &Cancel{Command: o.Command}})
+		case ledger.SendControl:
+			// What this session has not ordered will be ordered with the wish in it.
+			if !sent || s.wished[o.Command] >= o.Control.Seq && !again {
+				continue
+			}
+			s.wished[o.Command] = o.Control.Seq
+			out = append(out, Frame{Epoch: s.epoch, Control: &Control{Command: o.Command, JobControl: o.Control}})
 		}
 	}
 	return out, nil
@@ -373,7 +392,9 @@ func (s *session) order(ctx context.Context, id controlbus.CommandID) ([]Frame, 
 	d := &Dispatch{
 		Command: id, Kind: c.Kind, Class: c.Class, Target: c.Target, Destination: c.Destination, Args: c.Args, Attempt: c.Attempt,
 		AcceptWithin: left, RunWithin: c.RunWithin, UndoOf: c.UndoOf,
+		RequestedBy: c.RequestedBy, Reason: c.Reason, Control: c.Control,
 	}
+	s.wished[id] = c.Control.Seq
 	if c.Preview != nil {
 		d.Expect = &c.Preview.Expect
 	}

@@ -64,6 +64,11 @@ type ExecutorConfig struct {
 	Agent    string
 	Journal  Journal
 	Handlers map[controlbus.CommandKind]Handler
+	// Plan says what a command would do, changing nothing; nil: the agent cannot
+	// say. It runs off the receive loop, a few at a time. An error that is
+	// controlbus.ErrUnavailable means that asking again may help; any other is the
+	// reason why the command cannot be carried out.
+	Plan func(ctx context.Context, ask controlbus.Ask) (controlbus.Plan, error)
 	// Allow lists what may be done; without a rule nothing may.
 	Allow []AllowRule
 	Log   *slog.Logger
@@ -86,6 +91,7 @@ type Executor struct {
 	mu      sync.Mutex
 	running map[controlbus.CommandID]*running
 	waiting []waiting // for a free place, oldest first
+	answers answers
 	session *agentSession
 }
 
@@ -93,6 +99,10 @@ type Executor struct {
 type running struct {
 	ctx    context.Context
 	cancel context.CancelCauseFunc
+
+	// Under the executor's mu: what people want of the job.
+	control controlbus.JobControl
+	changed chan struct{} // closed, and replaced, when control changes
 }
 
 type waiting struct {
@@ -183,13 +193,13 @@ func (e *Executor) Serve(ctx context.Context, l Link, other func(Frame)) error {
 	})
 	defer wg.Wait()
 	defer cancel()
-	e.Connect(func(f Frame) {
+	own := e.connect(func(f Frame) {
 		select {
 		case out <- f:
 		default: // the link is slower than we tell: what matters is told again
 		}
 	})
-	defer e.Disconnect()
+	defer e.disconnect(own)
 	for {
 		f, err := l.Recv(ctx)
 		if err != nil {
@@ -205,12 +215,15 @@ func (e *Executor) Serve(ctx context.Context, l Link, other func(Frame)) error {
 
 // Connect begins a session: everything told from now on goes to send, which must
 // not block.
-func (e *Executor) Connect(send func(Frame)) {
+func (e *Executor) Connect(send func(Frame)) { e.connect(send) }
+
+func (e *Executor) connect(send func(Frame)) *agentSession {
 	s := &agentSession{nonce: rand.Text(), send: send}
 	e.mu.Lock()
 	e.session = s
 	e.mu.Unlock()
 	send(Frame{Hello: &Hello{Nonce: s.nonce}})
+	return s
 }
 
 // greet answers the console's Hello.
@@ -221,7 +234,7 @@ func (e *Executor) greet(s *agentSession, epoch uint64) {
 			open = append(open, entry.Command)
 		}
 	}
-	s.send(Frame{Epoch: epoch, Hello: &Hello{BootID: e.boot, Journal: e.cfg.Journal.ID(), Head: e.cfg.Journal.Head(), Kinds: e.Kinds(), Open: open}})
+	s.send(Frame{Epoch: epoch, Hello: &Hello{BootID: e.boot, Journal: e.cfg.Journal.ID(), Head: e.cfg.Journal.Head(), Kinds: e.Kinds(), Open: open, Answers: e.cfg.Plan != nil}})
 }
 
 // Disconnect ends the session.
@@ -229,6 +242,15 @@ func (e *Executor) Disconnect() {
 	e.mu.Lock()
 	e.session = nil
 	e.mu.Unlock()
+}
+
+// disconnect ends a session, if it is still the one.
+func (e *Executor) disconnect(own *agentSession) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.session == own {
+		e.session = nil
+	}
 }
 
 // Epoch is the session's, 0 while there is none.
@@ -327,6 +349,10 @@ func (e *Executor) Handle(ctx context.Context, f Frame) {
 		e.dispatch(ctx, *f.Dispatch)
 	case f.Cancel != nil:
 		e.cancel(ctx, *f.Cancel)
+	case f.Control != nil:
+		e.control(*f.Control)
+	case f.Ask != nil:
+		e.ask(*f.Ask)
 	case f.AckEvent != nil:
 		if entry, ok := e.cfg.Journal.Entry(f.AckEvent.Command); ok && entry.State == controlbus.JournalDone && entry.Seq == f.AckEvent.Seq {
 			if err := e.cfg.Journal.Acked(ctx, entry.Command); err != nil {
@@ -344,21 +370,16 @@ func (e *Executor) dispatch(ctx context.Context, d Dispatch) {
 		e.again(ctx, d, entry)
 		return
 	}
-	switch {
-	case d.Target.Agent != e.cfg.Agent:
-		e.end(ctx, d, controlbus.CommandRejected, fmt.Sprintf("it is for agent %q", d.Target.Agent))
-		return
-	case e.cfg.Handlers[d.Kind] == nil:
-		e.end(ctx, d, controlbus.CommandRejected, fmt.Sprintf("this agent does not know how to %s", d.Kind))
-		return
-	case d.Class != d.Kind.Class():
-		e.end(ctx, d, controlbus.CommandRejected, fmt.Sprintf("console and agent disagree on what %s does: %s, %s", d.Kind, d.Class, d.Kind.Class()))
-		return
-	case !slices.ContainsFunc(e.cfg.Allow, func(r AllowRule) bool { return r.allows(&d) }):
-		e.end(ctx, d, controlbus.CommandRejected, fmt.Sprintf("the agent's own configuration does not allow %s on %s", d.Kind, d.Target.Channel))
+	switch why := e.refusal(&d); {
+	case why != "":
+		e.end(ctx, d, controlbus.CommandRejected, why)
 		return
 	case d.AcceptWithin <= 0:
 		e.end(ctx, d, controlbus.CommandRejected, "it arrived after its time")
+		return
+	}
+	if e.obey(d.Command, d.Control) {
+		e.startWaiting(ctx)
 		return
 	}
 	e.mu.Lock()
@@ -367,6 +388,21 @@ func (e *Executor) dispatch(ctx context.Context, d Dispatch) {
 	}
 	e.mu.Unlock()
 	e.startWaiting(ctx)
+}
+
+// refusal is why the agent does not take an order at all; empty: it does.
+func (e *Executor) refusal(d *Dispatch) string {
+	switch {
+	case d.Target.Agent != e.cfg.Agent:
+		return fmt.Sprintf("it is for agent %q", d.Target.Agent)
+	case e.cfg.Handlers[d.Kind] == nil:
+		return fmt.Sprintf("this agent does not know how to %s", d.Kind)
+	case d.Class != d.Kind.Class():
+		return fmt.Sprintf("console and agent disagree on what %s does: %s, %s", d.Kind, d.Class, d.Kind.Class())
+	case !slices.ContainsFunc(e.cfg.Allow, func(r AllowRule) bool { return r.allows(d) }):
+		return fmt.Sprintf("the agent's own configuration does not allow %s on %s", d.Kind, d.Target.Channel)
+	}
+	return ""
 }
 
 // again answers an order for a command that the journal knows.
@@ -384,6 +420,7 @@ func (e *Executor) again(ctx context.Context, d Dispatch, entry controlbus.Journ
 	e.mu.Unlock()
 	switch {
 	case runs:
+		e.obey(d.Command, d.Control)
 		e.tell(Event{Type: Accepted, Command: d.Command, Seq: entry.BegunSeq})
 	case place == nil: // it is ordered again
 	default:
@@ -394,6 +431,7 @@ func (e *Executor) again(ctx context.Context, d Dispatch, entry controlbus.Journ
 			e.end(ctx, d, controlbus.CommandIndeterminate, "the journal's copy of the order cannot be read")
 			return
 		}
+		order.Control = newer(order.Control, d.Control)
 		e.tell(Event{Type: Accepted, Command: d.Command, Seq: entry.BegunSeq})
 		e.start(place, order, entry, true)
 	}
@@ -401,7 +439,7 @@ func (e *Executor) again(ctx context.Context, d Dispatch, entry controlbus.Journ
 
 // placeLocked takes one of the places for a command.
 func (e *Executor) placeLocked(id controlbus.CommandID) *running {
-	r := &running{}
+	r := &running{changed: make(chan struct{})}
 	r.ctx, r.cancel = context.WithCancelCause(e.ctx)
 	e.running[id] = r
 	return r
@@ -443,7 +481,8 @@ func (e *Executor) startWaiting(ctx context.Context) {
 
 // start runs a begun command in its place.
 func (e *Executor) start(place *running, d Dispatch, entry controlbus.JournalEntry, resumed bool) {
-	run := &Run{Dispatch: d, Resumed: resumed, Checkpoint: entry.Checkpoint, exec: e}
+	e.obey(d.Command, d.Control)
+	run := &Run{Dispatch: d, Resumed: resumed, Checkpoint: entry.Checkpoint, exec: e, place: place}
 	e.cfg.Go(func() {
 		ctx, over := context.WithTimeoutCause(place.ctx, d.RunWithin, ErrOverdue)
 		defer over()
@@ -540,19 +579,28 @@ type Run struct {
 	Resumed    bool
 	Checkpoint json.RawMessage
 
-	exec *Executor
-	told time.Time
+	exec  *Executor
+	place *running
+
+	told   time.Time
+	obeyed int64 // the wish told last
+	paused bool
 }
 
 // Save makes a checkpoint durable, before what lies behind it is acknowledged to
-// the broker, and tells the progress where it has not been told for a second.
+// the broker, and tells the progress where it has not been told for a second, or
+// shows that the job obeys a new wish.
 func (r *Run) Save(ctx context.Context, checkpoint json.RawMessage, p controlbus.CommandProgress) error {
 	seq, err := r.exec.cfg.Journal.Checkpoint(ctx, r.Dispatch.Command, checkpoint, &p)
 	if err != nil {
 		return fmt.Errorf("link: checkpoint of %s: %w", r.Dispatch.Command, err)
 	}
-	if now := r.exec.cfg.Now(); now.Sub(r.told) >= ProgressEvery {
+	news := p.Job != nil && (p.Job.Control != r.obeyed || p.Job.Paused != r.paused)
+	if now := r.exec.cfg.Now(); news || now.Sub(r.told) >= ProgressEvery {
 		r.told = now
+		if p.Job != nil {
+			r.obeyed, r.paused = p.Job.Control, p.Job.Paused
+		}
 		r.exec.tell(Event{Type: Progress, Command: r.Dispatch.Command, Seq: seq, Progress: &p})
 	}
 	return nil

@@ -61,6 +61,7 @@ type Hello struct {
 	Head    uint64                   `json:"journal_head,omitempty"`
 	Kinds   []controlbus.CommandKind `json:"kinds,omitempty"`
 	Open    []controlbus.CommandID   `json:"open_commands,omitempty"`
+	Answers bool                     `json:"answers,omitempty"` // it takes Asks
 }
 
 // Dispatch orders a command. It is repeated, with a larger Attempt, until

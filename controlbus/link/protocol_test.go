@@ -33,6 +33,17 @@ type rig struct {
 
 func newRig(t *testing.T, handlers map[controlbus.CommandKind]link.Handler, allow ...link.AllowRule) *rig {
 	t.Helper()
+	return buildRig(t, link.ExecutorConfig{Handlers: handlers}, allow)
+}
+
+// newPlanningRig has an agent that says what a purge would do.
+func newPlanningRig(t *testing.T, plan func(context.Context, controlbus.Ask) (controlbus.Plan, error), allow ...link.AllowRule) *rig {
+	t.Helper()
+	return buildRig(t, link.ExecutorConfig{Plan: plan, Handlers: map[controlbus.CommandKind]link.Handler{controlbus.CommandPurge: done}}, allow)
+}
+
+func buildRig(t *testing.T, agent link.ExecutorConfig, allow []link.AllowRule) *rig {
+	t.Helper()
 	if allow == nil {
 		allow = []link.AllowRule{{Broker: "*", Channel: "*"}}
 	}
@@ -49,7 +60,8 @@ func newRig(t *testing.T, handlers map[controlbus.CommandKind]link.Handler, allo
 	if err != nil {
 		t.Fatal(err)
 	}
-	if r.exec, err = link.NewExecutor(r.ctx, link.ExecutorConfig{Agent: "a1", Journal: j, Handlers: handlers, Allow: allow}); err != nil {
+	agent.Agent, agent.Journal, agent.Allow = "a1", j, allow
+	if r.exec, err = link.NewExecutor(r.ctx, agent); err != nil {
 		t.Fatal(err)
 	}
 	r.connect()

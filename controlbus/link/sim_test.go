@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -145,6 +146,11 @@ type world struct {
 	effects map[controlbus.CommandID][]int // how often each item was done
 	killed  map[controlbus.CommandID]int   // kills between an item's effect and its checkpoint
 	inside  controlbus.CommandID
+	obeyed  map[controlbus.CommandID]int64 // the newest wish a job has seen
+
+	asks  []*question // open ones, of the console that lives
+	asked int
+	wrong string // what was seen to be wrong on the way
 }
 
 func (w *world) log(format string, args ...any) {
@@ -190,7 +196,7 @@ func (w *world) agent(f func()) {
 func (w *world) killConsole() {
 	w.log("console killed")
 	w.disconnect()
-	w.ledger, w.disp = nil, nil
+	w.ledger, w.disp, w.asks = nil, nil, nil
 }
 
 func (w *world) killAgent() {
@@ -245,7 +251,8 @@ func (w *world) startAgent() {
 	if !survive(func() {
 		e, err := NewExecutor(w.ctx, ExecutorConfig{
 			Agent: "a1", Journal: w.journal, Allow: []AllowRule{{Broker: "*", Channel: "*"}}, Now: func() time.Time { return w.now },
-			Go: func(f func()) { w.tasks = append(w.tasks, f) },
+			Go:   func(f func()) { w.tasks = append(w.tasks, f) },
+			Plan: w.plan,
 			Handlers: map[controlbus.CommandKind]Handler{
 				controlbus.CommandPurge: w.once, controlbus.CommandTest: w.once, controlbus.CommandReplay: w.replay,
 			},
@@ -280,6 +287,8 @@ func (w *world) replay(ctx context.Context, run *Run) controlbus.CommandResult {
 		}
 	}
 	for i := from; i < items; i++ {
+		w.interrupt()
+		wish := w.obey(run)
 		if ctx.Err() != nil || !w.calm && w.r.IntN(30) == 0 && w.stopHere(id) {
 			if i == 0 && !run.Resumed {
 				return controlbus.CommandResult{Outcome: controlbus.CommandCancelled}
@@ -290,12 +299,102 @@ func (w *world) replay(ctx context.Context, run *Run) controlbus.CommandResult {
 		w.do(id, i)
 		w.inside = id
 		w.mayCrash()
-		if err := run.Save(ctx, json.RawMessage(fmt.Sprint(i+1)), controlbus.CommandProgress{Total: items}); err != nil {
+		if err := run.Save(ctx, json.RawMessage(fmt.Sprint(i+1)), controlbus.CommandProgress{Total: items, Job: &controlbus.JobState{Control: wish}}); err != nil {
 			panic(err)
 		}
 		w.inside = ""
 	}
 	return controlbus.CommandResult{Outcome: controlbus.CommandSucceeded}
+}
+
+// obey notes the wish that a job has, which never goes back to an older one.
+func (w *world) obey(run *Run) int64 {
+	id := run.Dispatch.Command
+	wish, changed := run.Control()
+	select {
+	case <-changed:
+		w.wrong = fmt.Sprintf("%s: the wish is new and its channel is closed already", id)
+	default:
+	}
+	if wish.Seq < w.obeyed[id] {
+		w.wrong = fmt.Sprintf("%s: wish %d after %d", id, wish.Seq, w.obeyed[id])
+	}
+	if wish.Seq > 0 && wish.Rate != float64(wish.Seq) {
+		w.wrong = fmt.Sprintf("%s: wish %d has rate %v", id, wish.Seq, wish.Rate)
+	}
+	w.obeyed[id] = wish.Seq
+	return wish.Seq
+}
+
+// interrupt lets a wish or a cancel arrive while a job runs.
+func (w *world) interrupt() {
+	for i, p := range w.net {
+		if p.toAgent && (p.f.Control != nil || p.f.Cancel != nil) && (w.calm || w.r.IntN(2) == 0) {
+			w.net = slices.Delete(w.net, i, i+1)
+			w.exec.Handle(w.ctx, p.f)
+			return
+		}
+	}
+}
+
+// plan says which question it answers.
+func (w *world) plan(_ context.Context, a controlbus.Ask) (controlbus.Plan, error) {
+	w.mayCrash()
+	n, err := strconv.ParseInt(a.Target.Channel.Name, 10, 64)
+	return controlbus.Plan{Count: n}, err
+}
+
+// ask opens a question as Dispatcher.Ask does, without waiting.
+func (w *world) ask() {
+	if w.session == nil || w.disp == nil || len(w.asks) > 3 {
+		return
+	}
+	if s, err := w.disp.answering("a1"); err != nil || s != w.session {
+		return
+	}
+	w.asked++
+	q, err := w.disp.openAsk("a1", controlbus.Ask{
+		Kind: controlbus.CommandPurge, Target: controlbus.Target{Agent: "a1", Channel: controlbus.ChannelName{Env: "e", Broker: "b", Name: fmt.Sprint(w.asked)}},
+	})
+	if err != nil {
+		panic(err)
+	}
+	w.asks = append(w.asks, q)
+	w.repeatAsks()
+}
+
+// repeatAsks sends the open questions again, and looks at those answered.
+func (w *world) repeatAsks() {
+	w.asks = slices.DeleteFunc(w.asks, func(q *question) bool {
+		select {
+		case a := <-q.answer:
+			if a.Plan == nil || fmt.Sprint(a.Plan.Count) != q.ask.Target.Channel.Name {
+				w.wrong = fmt.Sprintf("question %s is answered with %+v", q.ask.Target.Channel.Name, a)
+			}
+			w.disp.closeAsk(q)
+			return true
+		default:
+			return false
+		}
+	})
+	if w.session == nil {
+		return
+	}
+	for _, q := range w.asks {
+		w.net = append(w.net, packet{true, Frame{Epoch: w.session.epoch, Ask: &q.ask}})
+	}
+}
+
+// wish changes what is wanted of a job.
+func (w *world) wish(c controlbus.Command) {
+	w.console(func() {
+		rate := float64(c.Control.Seq + 1)
+		got, err := w.ledger.Control(w.ctx, c.ID, &rate, nil)
+		w.log("wish %s %d: %v", c.ID[:14], got.Control.Seq, err)
+		if err == nil && w.session != nil {
+			w.send(w.session.pump(w.ctx, false))
+		}
+	})
 }
 
 // stopHere lets a cancel arrive in the middle of a run.
@@ -425,6 +524,16 @@ func (w *world) step() {
 		w.killAgent()
 	case n < 95:
 		w.killConsole()
+	case n < 97:
+		w.ask()
+		w.repeatAsks()
+	default:
+		open := slices.DeleteFunc(w.commands(), func(c controlbus.Command) bool {
+			return c.State.Terminal() || c.Kind != controlbus.CommandReplay
+		})
+		if len(open) > 0 {
+			w.wish(open[w.r.IntN(len(open))])
+		}
 	}
 }
 
@@ -448,10 +557,11 @@ func (w *world) settle() []controlbus.Command {
 		}
 		open := w.commands()
 		open = slices.DeleteFunc(open, func(c controlbus.Command) bool { return c.State.Terminal() })
-		if len(open) == 0 && len(w.journal.Entries(controlbus.JournalDone)) == 0 {
+		if len(open) == 0 && len(w.journal.Entries(controlbus.JournalDone)) == 0 && len(w.asks) == 0 {
 			return nil
 		}
 		w.now = w.now.Add(Redeliver)
+		w.repeatAsks()
 		w.console(func() { w.send(w.session.pump(w.ctx, true)) })
 		w.agent(func() { w.exec.Tick(w.ctx, true) })
 		w.console(func() {
@@ -467,7 +577,7 @@ func (w *world) settle() []controlbus.Command {
 func schedule(seed uint64, l loss, traced bool) (wrong string, trace []string) {
 	w := &world{
 		r: rand.New(rand.NewPCG(seed, uint64(l))), loss: l, now: time.Unix(1_800_000_000, 0), store: ledgertest.NewMemory(),
-		effects: map[controlbus.CommandID][]int{}, killed: map[controlbus.CommandID]int{},
+		effects: map[controlbus.CommandID][]int{}, killed: map[controlbus.CommandID]int{}, obeyed: map[controlbus.CommandID]int64{},
 		ctx: access.With(context.Background(), access.Identity{ID: "u", Name: "ann", Kind: access.KindUser, Grants: access.Everywhere(access.Admin)}),
 	}
 	if traced {
@@ -483,6 +593,12 @@ func schedule(seed uint64, l loss, traced bool) (wrong string, trace []string) {
 	}
 	if stuck := w.settle(); len(stuck) > 0 {
 		return fmt.Sprintf("stuck: %s is %s, journal %+v", stuck[0].ID, stuck[0].State, w.journal.entries[stuck[0].ID]), w.trace
+	}
+	if len(w.asks) > 0 {
+		return fmt.Sprintf("question %s is not answered", w.asks[0].ask.Target.Channel.Name), w.trace
+	}
+	if w.wrong != "" {
+		return w.wrong, w.trace
 	}
 	return w.check(), w.trace
 }
@@ -532,6 +648,9 @@ func (w *world) check() string {
 			if fold.State != before {
 				changes++
 			}
+		}
+		if fold.Control != c.Control || w.obeyed[c.ID] > c.Control.Seq {
+			return fmt.Sprintf("%s: wish %+v, by its events %+v, obeyed %d", c.ID, c.Control, fold.Control, w.obeyed[c.ID])
 		}
 	}
 	audit, _ := w.store.Events(w.ctx, access.EventQuery{Code: "command.*", Limit: 1 << 20})

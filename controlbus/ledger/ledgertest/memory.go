@@ -137,7 +137,7 @@ func (t *tx) Queue(o ledger.Outgoing) error {
 }
 
 func (t *tx) Unqueue(id controlbus.CommandID, what ledger.What) error {
-	for _, w := range []ledger.What{ledger.SendDispatch, ledger.SendCancel} {
+	for _, w := range []ledger.What{ledger.SendDispatch, ledger.SendCancel, ledger.SendControl} {
 		k := outboxKey{id, w}
 		if o, ok := t.m.outbox[k]; ok && (what == "" || what == w) {
 			delete(t.m.outbox, k)
