@@ -102,7 +102,7 @@ func New(cfg Config, version string, log *slog.Logger) (*Agent, error) {
 		}
 	}
 	a.handlers = handlers(cfg.Commands, a.acts)
-	if a.journal, a.commands, err = openCommands(cfg, a.handlers, log.With("component", "commands")); err != nil {
+	if a.journal, a.commands, err = openCommands(cfg, a.acts, a.handlers, log.With("component", "commands")); err != nil {
 		return nil, errors.Join(err, a.export.Close())
 	}
 	return a, nil

@@ -68,7 +68,7 @@ func handlers(cfg CommandConfig, c Commands) map[controlbus.CommandKind]link.Han
 }
 
 // openCommands takes up what the journal says the agent was doing.
-func openCommands(cfg Config, handlers map[controlbus.CommandKind]link.Handler, log *slog.Logger) (*journal.Journal, *link.Executor, error) {
+func openCommands(cfg Config, c Commands, handlers map[controlbus.CommandKind]link.Handler, log *slog.Logger) (*journal.Journal, *link.Executor, error) {
 	j, err := journal.Open(journal.Config{Dir: filepath.Join(cfg.Agent.DataDir, "journal")})
 	if err != nil {
 		return nil, nil, fmt.Errorf("agents: %w", err)
@@ -76,9 +76,11 @@ func openCommands(cfg Config, handlers map[controlbus.CommandKind]link.Handler, 
 	for _, d := range j.Damaged() {
 		log.Error("a part of the command journal was damaged; what it said of commands is not known any more", "from", d.From, "to", d.To, "reason", d.Reason, "kept", d.Kept)
 	}
-	exec, err := link.NewExecutor(context.Background(), link.ExecutorConfig{
-		Agent: cfg.Agent.ID, Journal: j, Handlers: handlers, Allow: cfg.Commands.Allow, Log: log,
-	})
+	ec := link.ExecutorConfig{Agent: cfg.Agent.ID, Journal: j, Handlers: handlers, Allow: cfg.Commands.Allow, Log: log}
+	if c != nil {
+		ec.Plan = c.Plan
+	}
+	exec, err := link.NewExecutor(context.Background(), ec)
 	if err != nil {
 		return nil, nil, errors.Join(fmt.Errorf("agents: %w", err), j.Close())
 	}
