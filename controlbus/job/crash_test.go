@@ -39,9 +39,8 @@ func (w *world) step() {
 
 // source is one process's hold on the queue.
 type source struct {
-	w    *world
-	at   int
-	kept map[int]bool
+	w  *world
+	at int
 }
 
 func (s *source) Next(_ context.Context, most int) ([]int, error) {

@@ -165,7 +165,8 @@ func (j *Job[M]) Run(ctx context.Context) error {
 		}
 		n := j.most()
 		if n == 0 {
-			return j.finish(ctx)
+			j.finish(ctx)
+			return nil
 		}
 		if ok, err := j.tokens(ctx, n); err != nil {
 			return err
@@ -177,7 +178,8 @@ func (j *Job[M]) Run(ctx context.Context) error {
 		case ctx.Err() != nil:
 			return context.Cause(ctx)
 		case errors.Is(err, io.EOF):
-			return j.finish(ctx)
+			j.finish(ctx)
+			return nil
 		case err != nil:
 			return err
 		}

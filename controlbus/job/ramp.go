@@ -85,11 +85,10 @@ func (j *Job[M]) look(ctx context.Context, now bool) error {
 
 // finish takes a last look. What cannot be seen any more changes nothing: all is
 // sent.
-func (j *Job[M]) finish(ctx context.Context) error {
+func (j *Job[M]) finish(ctx context.Context) {
 	if j.cfg.Refailed != nil {
 		if n, err := j.cfg.Refailed(ctx); err == nil {
 			j.p.Job.Refailed = max(n, 0)
 		}
 	}
-	return nil
 }

@@ -16,6 +16,7 @@ import (
 
 // endless has so many items; sink sends each in a time of its own.
 type endless struct {
+	mu     sync.Mutex
 	left   int64
 	taken  int64
 	rests  int
@@ -23,6 +24,8 @@ type endless struct {
 }
 
 func (e *endless) Next(_ context.Context, most int) ([]int, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
 	n := min(int64(most), e.left-e.taken)
 	if n <= 0 {
 		return nil, io.EOF
@@ -33,11 +36,15 @@ func (e *endless) Next(_ context.Context, most int) ([]int, error) {
 }
 
 func (e *endless) Settle(_ context.Context, done, kept []int) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
 	e.unsent -= int64(len(done) + len(kept))
 	return nil
 }
 
 func (e *endless) Rest(context.Context) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
 	e.rests++
 	e.taken, e.unsent = e.taken-e.unsent, 0
 	return nil
@@ -234,9 +241,11 @@ func TestLongPauseGivesBack(t *testing.T) {
 		time.Sleep(200 * time.Millisecond)
 		w.set(0, true)
 		time.Sleep(time.Hour)
+		src.mu.Lock()
 		if src.rests != 1 || src.unsent != 0 {
 			t.Errorf("%d rests, %d items held over an hour's pause", src.rests, src.unsent)
 		}
+		src.mu.Unlock()
 		w.set(0, false)
 		if err := <-ended; err != nil {
 			t.Fatal(err)
