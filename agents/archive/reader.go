@@ -112,8 +112,8 @@ func (s *Store) Info(id controlbus.CommandID) (_ Info, err error) {
 				removed = max(removed, int64(n))
 			}
 		case recMessage:
-			m, err := parseMessage(rec.Payload[1:])
-			if err != nil {
+			m, bad := parseMessage(rec.Payload[1:])
+			if bad != nil {
 				i.Damaged++
 				return nil
 			}
