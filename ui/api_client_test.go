@@ -85,7 +85,7 @@ func TestAGeneratedClientWorks(t *testing.T) {
 	}
 
 	tap, err := c.RequestTapWithResponse(ctx, apitest.TapRequest{Broker: "rabbit-eu1", Channel: "notifications.email", Reason: "mail is late", Lease: "15m"})
-	if err != nil || tap.JSON202 == nil || tap.JSON202.State != apitest.Asked {
+	if err != nil || tap.JSON202 == nil || tap.JSON202.State != apitest.TapStateAsked {
 		t.Fatalf("tap: %v %s", err, tap.Body)
 	}
 	taps, err := c.ListTapsWithResponse(ctx, nil)

@@ -11,6 +11,7 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -157,6 +158,9 @@ func TestEveryAnswerOfTheAPIIsAsDescribed(t *testing.T) {
 		asked[strings.SplitN(path, "?", 2)[0]] = true
 	}
 	for path, item := range c.doc.Paths.Map() {
+		if item.Get != nil && (slices.Contains(item.Get.Tags, "commands") || path == "/audit") {
+			continue // api_commands_test.go tries them
+		}
 		if item.Get != nil && !asked[strings.Replace(path, "{uid}", dead, 1)] && path != "/openapi.yaml" && path != "/live" {
 			t.Errorf("GET %s is described and was not tried", path)
 		}

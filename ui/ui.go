@@ -57,6 +57,11 @@ type Roster interface {
 	Agents() []controlbus.AgentView
 }
 
+// Commands is what people do to brokers, for pages and programs.
+type Commands interface {
+	api.Commands
+}
+
 // Config is what the console needs. Guard and Store are required; what else is
 // nil has no page and no navigation.
 type Config struct {
@@ -75,6 +80,8 @@ type Config struct {
 	Effective func() settings.Effective
 	// Searches keeps saved searches; nil for none.
 	Searches messages.Searches
+	// Commands acts on brokers; nil: this console does not.
+	Commands Commands
 	// Origins are trusted besides the host asked, scheme and port included:
 	// where a proxy rewrites Host.
 	Origins []string
@@ -94,6 +101,7 @@ type UI struct {
 	audit  *audit
 	assets *asset.Set
 	live   *live.Handler
+	api    *api.API
 	mux    *guard.Mux
 	root   http.Handler
 	took   *measure.Seconds // of requests
@@ -213,7 +221,10 @@ func (u *UI) routes() error {
 	}
 	areas = append(areas, settings.New(u.site, settings.Deps{Effective: c.Effective, Agents: known, Links: u.settingsLinks}).Routes()...)
 	areas = append(areas, help.New(u.site).Routes()...)
-	deps := api.Deps{Version: c.Version, Store: u.store, Health: c.Health, Now: c.Now, Timeout: pageTimeout}
+	deps := api.Deps{Version: c.Version, Store: u.store, Health: c.Health, Trail: c.Guard.Access(), Now: c.Now, Timeout: pageTimeout}
+	if c.Commands != nil {
+		deps.Commands = c.Commands
+	}
 	if c.Roster != nil {
 		deps.Fleet = roster
 	}
@@ -221,6 +232,7 @@ func (u *UI) routes() error {
 	if err != nil {
 		return err
 	}
+	u.api = programs
 	areas = append(areas, programs.Routes()...)
 	areas = append(areas, accesspages.New(u.site, c.Guard, c.Provider).Routes()...)
 	areas = append(areas,
@@ -298,9 +310,11 @@ func (u *UI) ServeHTTP(w http.ResponseWriter, r *http.Request) { u.root.ServeHTT
 // AssetsBuilt says whether the front end was built into the program.
 func (u *UI) AssetsBuilt() bool { return u.assets.Built() }
 
-// Close ends the live taps and waits for them. Call it before or while the HTTP
-// server shuts down: the server does not know upgraded connections.
+// Close ends the live taps and waits for them, and answers questions that wait
+// for a change. Call it before or while the HTTP server shuts down: the server
+// does not know upgraded connections.
 func (u *UI) Close() {
+	u.api.Close()
 	if u.live != nil {
 		u.live.Close()
 	}

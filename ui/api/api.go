@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/signalbox-dev/signalbox/controlbus"
@@ -61,7 +62,11 @@ type Deps struct {
 	Store   Store
 	Fleet   Fleet
 	Health  overview.Health // nil: nothing is known to be wrong
-	Now     func() time.Time
+	// Commands acts on brokers; nil: this console does not.
+	Commands Commands
+	// Trail is the audit trail; nil: there is none to read.
+	Trail Trail
+	Now   func() time.Time
 	// Timeout bounds what one answer, or one page of an export, waits for the
 	// store.
 	Timeout time.Duration
@@ -76,6 +81,9 @@ type API struct {
 	routes []page.Route
 
 	exports chan struct{} // one place for each that is being written
+
+	close  sync.Once
+	closed chan struct{} // nobody waits any more
 }
 
 // operation is a method and path of the document with its handler.
@@ -94,7 +102,7 @@ func New(deps Deps) (*API, error) {
 	if deps.ExportTime == 0 {
 		deps.ExportTime = exportTime
 	}
-	a := &API{deps: deps, doc: doc, exports: make(chan struct{}, maxExports)}
+	a := &API{deps: deps, doc: doc, exports: make(chan struct{}, maxExports), closed: make(chan struct{})}
 	all := a.operations()
 	mounted := map[string]bool{}
 	for _, op := range all {
@@ -141,6 +149,22 @@ func (a *API) operations() []operation {
 		{"GET", "/taps", access.ViewMetadata, a.taps},
 		{"POST", "/taps", access.RequestTap, a.startTap},
 		{"DELETE", "/taps", access.RequestTap, a.endTap},
+		{"POST", "/previews", access.Operate, a.preview},
+		{"GET", "/previews/{id}", access.Operate, a.draft},
+		{"GET", "/commands", access.ViewMetadata, a.listCommands},
+		{"POST", "/commands", access.Operate, a.order},
+		{"GET", "/commands/{id}", access.ViewMetadata, a.command},
+		{"GET", "/commands/{id}/events", access.ViewMetadata, a.commandEvents},
+		{"GET", "/commands/{id}/outcomes", access.ViewMetadata, a.commandOutcomes},
+		{"POST", "/commands/{id}/approve", access.Approve, decide(a, approve)},
+		{"POST", "/commands/{id}/refuse", access.Approve, decide(a, refuse)},
+		{"POST", "/commands/{id}/cancel", access.Operate, decide(a, cancel)},
+		{"POST", "/commands/{id}/abandon", access.Approve, decide(a, abandon)},
+		{"POST", "/commands/{id}/control", access.Operate, decide(a, control)},
+		{"POST", "/commands/{id}/undo", access.Operate, a.undo},
+		{"GET", "/abilities", access.ViewMetadata, a.abilities},
+		{"GET", "/detours", access.ViewMetadata, a.detours},
+		{"GET", "/audit", access.ReadAudit, a.audit},
 	}
 }
 

@@ -62,6 +62,19 @@ func (p *params) number(name string, byDefault, least, most int) int {
 	return n
 }
 
+// count is a number of 0 or more, without a bound.
+func (p *params) count(name string) int64 {
+	s := p.form.Get(name)
+	if s == "" {
+		return 0
+	}
+	n, err := strconv.ParseInt(s, 10, 64)
+	if err != nil || n < 0 {
+		p.wrong(name, "the next of the page before")
+	}
+	return n
+}
+
 func (p *params) choice(name string, of ...string) string {
 	s := p.form.Get(name)
 	if s == "" {

@@ -17,6 +17,54 @@ import (
 	"github.com/oapi-codegen/runtime"
 )
 
+// Defines values for AbilityKind.
+const (
+	AbilityKindDetour   AbilityKind = "detour"
+	AbilityKindDiscard  AbilityKind = "discard"
+	AbilityKindPause    AbilityKind = "pause"
+	AbilityKindPeek     AbilityKind = "peek"
+	AbilityKindPurge    AbilityKind = "purge"
+	AbilityKindRedrive  AbilityKind = "redrive"
+	AbilityKindReplay   AbilityKind = "replay"
+	AbilityKindResume   AbilityKind = "resume"
+	AbilityKindTap      AbilityKind = "tap"
+	AbilityKindTest     AbilityKind = "test"
+	AbilityKindUndetour AbilityKind = "undetour"
+	AbilityKindUntap    AbilityKind = "untap"
+)
+
+// Valid indicates whether the value is a known member of the AbilityKind enum.
+func (e AbilityKind) Valid() bool {
+	switch e {
+	case AbilityKindDetour:
+		return true
+	case AbilityKindDiscard:
+		return true
+	case AbilityKindPause:
+		return true
+	case AbilityKindPeek:
+		return true
+	case AbilityKindPurge:
+		return true
+	case AbilityKindRedrive:
+		return true
+	case AbilityKindReplay:
+		return true
+	case AbilityKindResume:
+		return true
+	case AbilityKindTap:
+		return true
+	case AbilityKindTest:
+		return true
+	case AbilityKindUndetour:
+		return true
+	case AbilityKindUntap:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for AgentPresence.
 const (
 	Online AgentPresence = "online"
@@ -74,27 +122,315 @@ func (e BodyPolicy) Valid() bool {
 	}
 }
 
+// Defines values for CommandClass.
+const (
+	CommandClassAdditive    CommandClass = "additive"
+	CommandClassDesired     CommandClass = "desired"
+	CommandClassDestructive CommandClass = "destructive"
+	CommandClassObserve     CommandClass = "observe"
+)
+
+// Valid indicates whether the value is a known member of the CommandClass enum.
+func (e CommandClass) Valid() bool {
+	switch e {
+	case CommandClassAdditive:
+		return true
+	case CommandClassDesired:
+		return true
+	case CommandClassDestructive:
+		return true
+	case CommandClassObserve:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for CommandKind.
+const (
+	CommandKindDetour   CommandKind = "detour"
+	CommandKindDiscard  CommandKind = "discard"
+	CommandKindPause    CommandKind = "pause"
+	CommandKindPeek     CommandKind = "peek"
+	CommandKindPurge    CommandKind = "purge"
+	CommandKindRedrive  CommandKind = "redrive"
+	CommandKindReplay   CommandKind = "replay"
+	CommandKindResume   CommandKind = "resume"
+	CommandKindTap      CommandKind = "tap"
+	CommandKindTest     CommandKind = "test"
+	CommandKindUndetour CommandKind = "undetour"
+	CommandKindUntap    CommandKind = "untap"
+)
+
+// Valid indicates whether the value is a known member of the CommandKind enum.
+func (e CommandKind) Valid() bool {
+	switch e {
+	case CommandKindDetour:
+		return true
+	case CommandKindDiscard:
+		return true
+	case CommandKindPause:
+		return true
+	case CommandKindPeek:
+		return true
+	case CommandKindPurge:
+		return true
+	case CommandKindRedrive:
+		return true
+	case CommandKindReplay:
+		return true
+	case CommandKindResume:
+		return true
+	case CommandKindTap:
+		return true
+	case CommandKindTest:
+		return true
+	case CommandKindUndetour:
+		return true
+	case CommandKindUntap:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for CommandPolicy.
+const (
+	CommandPolicyNone         CommandPolicy = "none"
+	CommandPolicySecondPerson CommandPolicy = "second_person"
+	CommandPolicyTypeName     CommandPolicy = "type_name"
+)
+
+// Valid indicates whether the value is a known member of the CommandPolicy enum.
+func (e CommandPolicy) Valid() bool {
+	switch e {
+	case CommandPolicyNone:
+		return true
+	case CommandPolicySecondPerson:
+		return true
+	case CommandPolicyTypeName:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for CommandState.
+const (
+	CommandStateAccepted         CommandState = "accepted"
+	CommandStateApproved         CommandState = "approved"
+	CommandStateAwaitingApproval CommandState = "awaiting_approval"
+	CommandStateCancelled        CommandState = "cancelled"
+	CommandStateDispatched       CommandState = "dispatched"
+	CommandStateExpired          CommandState = "expired"
+	CommandStateFailed           CommandState = "failed"
+	CommandStateIndeterminate    CommandState = "indeterminate"
+	CommandStatePartial          CommandState = "partial"
+	CommandStateQueued           CommandState = "queued"
+	CommandStateRefused          CommandState = "refused"
+	CommandStateRejected         CommandState = "rejected"
+	CommandStateRequested        CommandState = "requested"
+	CommandStateRunning          CommandState = "running"
+	CommandStateSucceeded        CommandState = "succeeded"
+	CommandStateUnconfirmed      CommandState = "unconfirmed"
+)
+
+// Valid indicates whether the value is a known member of the CommandState enum.
+func (e CommandState) Valid() bool {
+	switch e {
+	case CommandStateAccepted:
+		return true
+	case CommandStateApproved:
+		return true
+	case CommandStateAwaitingApproval:
+		return true
+	case CommandStateCancelled:
+		return true
+	case CommandStateDispatched:
+		return true
+	case CommandStateExpired:
+		return true
+	case CommandStateFailed:
+		return true
+	case CommandStateIndeterminate:
+		return true
+	case CommandStatePartial:
+		return true
+	case CommandStateQueued:
+		return true
+	case CommandStateRefused:
+		return true
+	case CommandStateRejected:
+		return true
+	case CommandStateRequested:
+		return true
+	case CommandStateRunning:
+		return true
+	case CommandStateSucceeded:
+		return true
+	case CommandStateUnconfirmed:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for DetourState.
+const (
+	DetourStateBroken    DetourState = "broken"
+	DetourStateDraining  DetourState = "draining"
+	DetourStateInstalled DetourState = "installed"
+	DetourStateOn        DetourState = "on"
+)
+
+// Valid indicates whether the value is a known member of the DetourState enum.
+func (e DetourState) Valid() bool {
+	switch e {
+	case DetourStateBroken:
+		return true
+	case DetourStateDraining:
+		return true
+	case DetourStateInstalled:
+		return true
+	case DetourStateOn:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for DetourArgsOnFailure.
+const (
+	Bypass DetourArgsOnFailure = "bypass"
+	Park   DetourArgsOnFailure = "park"
+)
+
+// Valid indicates whether the value is a known member of the DetourArgsOnFailure enum.
+func (e DetourArgsOnFailure) Valid() bool {
+	switch e {
+	case Bypass:
+		return true
+	case Park:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for DraftClass.
+const (
+	DraftClassAdditive    DraftClass = "additive"
+	DraftClassDesired     DraftClass = "desired"
+	DraftClassDestructive DraftClass = "destructive"
+	DraftClassObserve     DraftClass = "observe"
+)
+
+// Valid indicates whether the value is a known member of the DraftClass enum.
+func (e DraftClass) Valid() bool {
+	switch e {
+	case DraftClassAdditive:
+		return true
+	case DraftClassDesired:
+		return true
+	case DraftClassDestructive:
+		return true
+	case DraftClassObserve:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for DraftKind.
+const (
+	DraftKindDetour   DraftKind = "detour"
+	DraftKindDiscard  DraftKind = "discard"
+	DraftKindPause    DraftKind = "pause"
+	DraftKindPeek     DraftKind = "peek"
+	DraftKindPurge    DraftKind = "purge"
+	DraftKindRedrive  DraftKind = "redrive"
+	DraftKindReplay   DraftKind = "replay"
+	DraftKindResume   DraftKind = "resume"
+	DraftKindTap      DraftKind = "tap"
+	DraftKindTest     DraftKind = "test"
+	DraftKindUndetour DraftKind = "undetour"
+	DraftKindUntap    DraftKind = "untap"
+)
+
+// Valid indicates whether the value is a known member of the DraftKind enum.
+func (e DraftKind) Valid() bool {
+	switch e {
+	case DraftKindDetour:
+		return true
+	case DraftKindDiscard:
+		return true
+	case DraftKindPause:
+		return true
+	case DraftKindPeek:
+		return true
+	case DraftKindPurge:
+		return true
+	case DraftKindRedrive:
+		return true
+	case DraftKindReplay:
+		return true
+	case DraftKindResume:
+		return true
+	case DraftKindTap:
+		return true
+	case DraftKindTest:
+		return true
+	case DraftKindUndetour:
+		return true
+	case DraftKindUntap:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for DraftPolicy.
+const (
+	DraftPolicyNone         DraftPolicy = "none"
+	DraftPolicySecondPerson DraftPolicy = "second_person"
+	DraftPolicyTypeName     DraftPolicy = "type_name"
+)
+
+// Valid indicates whether the value is a known member of the DraftPolicy enum.
+func (e DraftPolicy) Valid() bool {
+	switch e {
+	case DraftPolicyNone:
+		return true
+	case DraftPolicySecondPerson:
+		return true
+	case DraftPolicyTypeName:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for EnvironmentLevel.
 const (
-	Development EnvironmentLevel = "development"
-	Empty       EnvironmentLevel = ""
-	Production  EnvironmentLevel = "production"
-	Staging     EnvironmentLevel = "staging"
-	Test        EnvironmentLevel = "test"
+	EnvironmentLevelDevelopment EnvironmentLevel = "development"
+	EnvironmentLevelEmpty       EnvironmentLevel = ""
+	EnvironmentLevelProduction  EnvironmentLevel = "production"
+	EnvironmentLevelStaging     EnvironmentLevel = "staging"
+	EnvironmentLevelTest        EnvironmentLevel = "test"
 )
 
 // Valid indicates whether the value is a known member of the EnvironmentLevel enum.
 func (e EnvironmentLevel) Valid() bool {
 	switch e {
-	case Development:
+	case EnvironmentLevelDevelopment:
 		return true
-	case Empty:
+	case EnvironmentLevelEmpty:
 		return true
-	case Production:
+	case EnvironmentLevelProduction:
 		return true
-	case Staging:
+	case EnvironmentLevelStaging:
 		return true
-	case Test:
+	case EnvironmentLevelTest:
 		return true
 	default:
 		return false
@@ -389,6 +725,75 @@ func (e MessageDetailTimeSource) Valid() bool {
 	}
 }
 
+// Defines values for PreviewReversible.
+const (
+	No     PreviewReversible = "no"
+	Partly PreviewReversible = "partly"
+	Yes    PreviewReversible = "yes"
+)
+
+// Valid indicates whether the value is a known member of the PreviewReversible enum.
+func (e PreviewReversible) Valid() bool {
+	switch e {
+	case No:
+		return true
+	case Partly:
+		return true
+	case Yes:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for PreviewRequestKind.
+const (
+	PreviewRequestKindDetour   PreviewRequestKind = "detour"
+	PreviewRequestKindDiscard  PreviewRequestKind = "discard"
+	PreviewRequestKindPause    PreviewRequestKind = "pause"
+	PreviewRequestKindPeek     PreviewRequestKind = "peek"
+	PreviewRequestKindPurge    PreviewRequestKind = "purge"
+	PreviewRequestKindRedrive  PreviewRequestKind = "redrive"
+	PreviewRequestKindReplay   PreviewRequestKind = "replay"
+	PreviewRequestKindResume   PreviewRequestKind = "resume"
+	PreviewRequestKindTap      PreviewRequestKind = "tap"
+	PreviewRequestKindTest     PreviewRequestKind = "test"
+	PreviewRequestKindUndetour PreviewRequestKind = "undetour"
+	PreviewRequestKindUntap    PreviewRequestKind = "untap"
+)
+
+// Valid indicates whether the value is a known member of the PreviewRequestKind enum.
+func (e PreviewRequestKind) Valid() bool {
+	switch e {
+	case PreviewRequestKindDetour:
+		return true
+	case PreviewRequestKindDiscard:
+		return true
+	case PreviewRequestKindPause:
+		return true
+	case PreviewRequestKindPeek:
+		return true
+	case PreviewRequestKindPurge:
+		return true
+	case PreviewRequestKindRedrive:
+		return true
+	case PreviewRequestKindReplay:
+		return true
+	case PreviewRequestKindResume:
+		return true
+	case PreviewRequestKindTap:
+		return true
+	case PreviewRequestKindTest:
+		return true
+	case PreviewRequestKindUndetour:
+		return true
+	case PreviewRequestKindUntap:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for ProblemType.
 const (
 	TagSignalboxDev2026ProblemConflict        ProblemType = "tag:signalbox.dev,2026:problem:conflict"
@@ -434,6 +839,36 @@ func (e ProblemType) Valid() bool {
 	case TagSignalboxDev2026ProblemUnavailable:
 		return true
 	case TagSignalboxDev2026ProblemUnsupported:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for ResultOutcome.
+const (
+	ResultOutcomeCancelled     ResultOutcome = "cancelled"
+	ResultOutcomeFailed        ResultOutcome = "failed"
+	ResultOutcomeIndeterminate ResultOutcome = "indeterminate"
+	ResultOutcomePartial       ResultOutcome = "partial"
+	ResultOutcomeRejected      ResultOutcome = "rejected"
+	ResultOutcomeSucceeded     ResultOutcome = "succeeded"
+)
+
+// Valid indicates whether the value is a known member of the ResultOutcome enum.
+func (e ResultOutcome) Valid() bool {
+	switch e {
+	case ResultOutcomeCancelled:
+		return true
+	case ResultOutcomeFailed:
+		return true
+	case ResultOutcomeIndeterminate:
+		return true
+	case ResultOutcomePartial:
+		return true
+	case ResultOutcomeRejected:
+		return true
+	case ResultOutcomeSucceeded:
 		return true
 	default:
 		return false
@@ -565,28 +1000,28 @@ func (e TapBodyPolicy) Valid() bool {
 
 // Defines values for TapState.
 const (
-	Asked    TapState = "asked"
-	Broken   TapState = "broken"
-	Ended    TapState = "ended"
-	Refused  TapState = "refused"
-	Running  TapState = "running"
-	Starting TapState = "starting"
+	TapStateAsked    TapState = "asked"
+	TapStateBroken   TapState = "broken"
+	TapStateEnded    TapState = "ended"
+	TapStateRefused  TapState = "refused"
+	TapStateRunning  TapState = "running"
+	TapStateStarting TapState = "starting"
 )
 
 // Valid indicates whether the value is a known member of the TapState enum.
 func (e TapState) Valid() bool {
 	switch e {
-	case Asked:
+	case TapStateAsked:
 		return true
-	case Broken:
+	case TapStateBroken:
 		return true
-	case Ended:
+	case TapStateEnded:
 		return true
-	case Refused:
+	case TapStateRefused:
 		return true
-	case Running:
+	case TapStateRunning:
 		return true
-	case Starting:
+	case TapStateStarting:
 		return true
 	default:
 		return false
@@ -731,6 +1166,37 @@ func (e GetMessageParamsBody) Valid() bool {
 	}
 }
 
+// Abilities defines model for Abilities.
+type Abilities struct {
+	Abilities []Ability `json:"abilities"`
+}
+
+// Ability defines model for Ability.
+type Ability struct {
+	Can  bool        `json:"can"`
+	Kind AbilityKind `json:"kind"`
+
+	// Note A condition to know before
+	Note *string `json:"note,omitempty"`
+
+	// Reason Why not
+	Reason *string `json:"reason,omitempty"`
+}
+
+// AbilityKind defines model for Ability.Kind.
+type AbilityKind string
+
+// Actor defines model for Actor.
+type Actor struct {
+	Id *string `json:"id,omitempty"`
+
+	// Kind user, token, anonymous, system or agent
+	Kind string `json:"kind"`
+
+	// Name As it was called then
+	Name string `json:"name"`
+}
+
 // Agent defines model for Agent.
 type Agent struct {
 	Brokers []Broker `json:"brokers"`
@@ -770,6 +1236,40 @@ type AgentPresence string
 // Agents defines model for Agents.
 type Agents struct {
 	Agents []Agent `json:"agents"`
+}
+
+// ApproveRequest defines model for ApproveRequest.
+type ApproveRequest struct {
+	// Fingerprint Of the preview you saw
+	Fingerprint string `json:"fingerprint"`
+}
+
+// Audit defines model for Audit.
+type Audit struct {
+	Entries []AuditEntry `json:"entries"`
+
+	// Next Cursor of the next page; left out at the end
+	Next *string `json:"next,omitempty"`
+}
+
+// AuditEntry defines model for AuditEntry.
+type AuditEntry struct {
+	Actor Actor `json:"actor"`
+
+	// Address Where from
+	Address *string `json:"address,omitempty"`
+
+	// At UTC with nine digits of fraction
+	At      Time    `json:"at"`
+	Channel *string `json:"channel,omitempty"`
+
+	// Code What was done
+	Code    string  `json:"code"`
+	Detail  *string `json:"detail,omitempty"`
+	Env     *string `json:"env,omitempty"`
+	Refused bool    `json:"refused"`
+	Seq     int64   `json:"seq"`
+	Target  *string `json:"target,omitempty"`
 }
 
 // Bar defines model for Bar.
@@ -830,6 +1330,18 @@ type Broker struct {
 	// Since UTC with nine digits of fraction
 	Since  *Time  `json:"since,omitempty"`
 	System string `json:"system"`
+}
+
+// BulkArgs defines model for BulkArgs.
+type BulkArgs struct {
+	// Filter Which messages, in the filter language; all of them without it
+	Filter *string `json:"filter,omitempty"`
+
+	// Force Of redrive: also what was redriven three times before
+	Force *bool `json:"force,omitempty"`
+
+	// Job How a bulk command sends
+	Job *JobOptions `json:"job,omitempty"`
 }
 
 // Channel defines model for Channel.
@@ -914,6 +1426,14 @@ type ChannelDetail struct {
 	Unacked     *float64 `json:"unacked,omitempty"`
 }
 
+// ChannelRef defines model for ChannelRef.
+type ChannelRef struct {
+	Broker  string  `json:"broker"`
+	Channel string  `json:"channel"`
+	Env     *string `json:"env,omitempty"`
+	System  *string `json:"system,omitempty"`
+}
+
 // Channels defines model for Channels.
 type Channels struct {
 	Channels []Channel `json:"channels"`
@@ -921,6 +1441,322 @@ type Channels struct {
 	// Truncated The list is full and may have left some out
 	Truncated bool `json:"truncated"`
 }
+
+// Command defines model for Command.
+type Command struct {
+	AcceptWithin string `json:"accept_within"`
+
+	// AcceptedAt UTC with nine digits of fraction
+	AcceptedAt *Time  `json:"accepted_at,omitempty"`
+	Agent      string `json:"agent"`
+
+	// ApprovedAt UTC with nine digits of fraction
+	ApprovedAt *Time  `json:"approved_at,omitempty"`
+	ApprovedBy *Actor `json:"approved_by,omitempty"`
+
+	// Args Of the kind: PurgeArgs, BulkArgs (redrive, discard), ReplayArgs, TestArgs, PauseArgs (pause, resume), DetourArgs, UndetourArgs
+	Args *map[string]interface{} `json:"args,omitempty"`
+
+	// Attempt How often it was sent
+	Attempt int    `json:"attempt"`
+	Broker  string `json:"broker"`
+
+	// CancelAskedAt UTC with nine digits of fraction
+	CancelAskedAt *Time   `json:"cancel_asked_at,omitempty"`
+	CancelAskedBy *Actor  `json:"cancel_asked_by,omitempty"`
+	CancelReason  *string `json:"cancel_reason,omitempty"`
+	Channel       string  `json:"channel"`
+
+	// Class What is promised when something breaks in the middle: destructive ones are done at most once
+	Class CommandClass `json:"class"`
+
+	// Control What people want of the job now
+	Control     *JobControl `json:"control,omitempty"`
+	Destination *ChannelRef `json:"destination,omitempty"`
+
+	// Detail Why it is in this state
+	Detail *string `json:"detail,omitempty"`
+
+	// DispatchedAt UTC with nine digits of fraction
+	DispatchedAt *Time `json:"dispatched_at,omitempty"`
+
+	// Ended Its state is final; a late result may still replace indeterminate
+	Ended bool        `json:"ended"`
+	Env   string      `json:"env"`
+	Id    string      `json:"id"`
+	Kind  CommandKind `json:"kind"`
+
+	// LateResult Came after it had ended another way
+	LateResult *Result `json:"late_result,omitempty"`
+
+	// Policy What the environment asks for first
+	Policy   CommandPolicy `json:"policy"`
+	Preview  *Preview      `json:"preview,omitempty"`
+	Progress *JobProgress  `json:"progress,omitempty"`
+	Reason   *string       `json:"reason,omitempty"`
+
+	// RequestedAt UTC with nine digits of fraction
+	RequestedAt Time         `json:"requested_at"`
+	RequestedBy Actor        `json:"requested_by"`
+	Result      *Result      `json:"result,omitempty"`
+	RunWithin   string       `json:"run_within"`
+	State       CommandState `json:"state"`
+
+	// StateAt UTC with nine digits of fraction
+	StateAt Time    `json:"state_at"`
+	System  *string `json:"system,omitempty"`
+	UndoOf  *string `json:"undo_of,omitempty"`
+
+	// UndoneBy Newest command that takes it back
+	UndoneBy *string `json:"undone_by,omitempty"`
+
+	// UndoneWith Kind that would take its effect back; left out where it cannot be, or is already
+	UndoneWith *string `json:"undone_with,omitempty"`
+
+	// Version Another at every change; for wait
+	Version string `json:"version"`
+}
+
+// CommandClass What is promised when something breaks in the middle: destructive ones are done at most once
+type CommandClass string
+
+// CommandKind defines model for Command.Kind.
+type CommandKind string
+
+// CommandPolicy What the environment asks for first
+type CommandPolicy string
+
+// CommandState defines model for Command.State.
+type CommandState string
+
+// CommandEvent defines model for CommandEvent.
+type CommandEvent struct {
+	Actor Actor `json:"actor"`
+
+	// At UTC with nine digits of fraction
+	At     Time    `json:"at"`
+	Detail *string `json:"detail,omitempty"`
+
+	// N Within the command, from 1
+	N        int64        `json:"n"`
+	Progress *JobProgress `json:"progress,omitempty"`
+	Result   *Result      `json:"result,omitempty"`
+
+	// Type requested, awaiting_approval, approved, refused, queued, dispatched, accepted, progress, control, result, cancel_asked, cancelled, expired, unconfirmed, abandoned, undone
+	Type string `json:"type"`
+
+	// Undo Command that takes it back
+	Undo *string `json:"undo,omitempty"`
+}
+
+// CommandEvents defines model for CommandEvents.
+type CommandEvents struct {
+	Events []CommandEvent `json:"events"`
+}
+
+// CommandOutcome defines model for CommandOutcome.
+type CommandOutcome struct {
+	// At UTC with nine digits of fraction
+	At Time `json:"at"`
+
+	// Broker Of channel
+	Broker *string `json:"broker,omitempty"`
+
+	// Channel Channel it went to
+	Channel       *string `json:"channel,omitempty"`
+	CorrelationId *string `json:"correlation_id,omitempty"`
+
+	// Detail Why it failed or was skipped
+	Detail    *string `json:"detail,omitempty"`
+	MessageId *string `json:"message_id,omitempty"`
+
+	// Number Of the message within the command, from 1
+	Number int64 `json:"number"`
+
+	// Outcome sent, removed, failed, skipped or returned
+	Outcome string `json:"outcome"`
+
+	// Source Channel it was taken from
+	Source *string `json:"source,omitempty"`
+
+	// Uid Of the stored message
+	Uid *string `json:"uid,omitempty"`
+}
+
+// CommandOutcomes defines model for CommandOutcomes.
+type CommandOutcomes struct {
+	// Next Cursor of the next page; left out at the end
+	Next     *string          `json:"next,omitempty"`
+	Outcomes []CommandOutcome `json:"outcomes"`
+}
+
+// Commands defines model for Commands.
+type Commands struct {
+	Commands []Command `json:"commands"`
+
+	// Next Cursor of the next page; left out at the end
+	Next *string `json:"next,omitempty"`
+}
+
+// ControlRequest defines model for ControlRequest.
+type ControlRequest struct {
+	Paused *bool    `json:"paused,omitempty"`
+	Rate   *float64 `json:"rate,omitempty"`
+}
+
+// Detour defines model for Detour.
+type Detour struct {
+	Agent string `json:"agent"`
+
+	// Backlog Waiting before the steps; left out where it is not known
+	Backlog *int64 `json:"backlog,omitempty"`
+	Broker  string `json:"broker"`
+	Channel string `json:"channel"`
+
+	// Command That made it
+	Command *string `json:"command,omitempty"`
+	Copied  int64   `json:"copied"`
+	Env     string  `json:"env"`
+	Error   *string `json:"error,omitempty"`
+
+	// Failed Attempts of steps that failed
+	Failed int64   `json:"failed"`
+	Filter *string `json:"filter,omitempty"`
+
+	// Heard When its agent last told of it
+	Heard *Time  `json:"heard,omitempty"`
+	Id    string `json:"id"`
+
+	// In Came in
+	In        int64     `json:"in"`
+	Notes     *[]string `json:"notes,omitempty"`
+	OnFailure *string   `json:"on_failure,omitempty"`
+	Owner     Actor     `json:"owner"`
+	Parked    *int64    `json:"parked,omitempty"`
+
+	// Passed Went on, changed or not
+	Passed int64 `json:"passed"`
+
+	// Pause It stands for a pause of the consumers
+	Pause bool `json:"pause"`
+
+	// Rate Messages per second through it, lately
+	Rate   float64 `json:"rate"`
+	Reason *string `json:"reason,omitempty"`
+
+	// Refused By a step, parked or passed by
+	Refused int64 `json:"refused"`
+
+	// Since UTC with nine digits of fraction
+	Since     *Time        `json:"since,omitempty"`
+	State     DetourState  `json:"state"`
+	Steps     []DetourStep `json:"steps"`
+	Technique *string      `json:"technique,omitempty"`
+	To        *string      `json:"to,omitempty"`
+
+	// Until UTC with nine digits of fraction
+	Until *Time `json:"until,omitempty"`
+}
+
+// DetourState defines model for Detour.State.
+type DetourState string
+
+// DetourArgs defines model for DetourArgs.
+type DetourArgs struct {
+	// Filter Which messages, in the filter language; all of them without it
+	Filter *string `json:"filter,omitempty"`
+
+	// For How long it stays on; then it drains
+	For string `json:"for"`
+	Id  string `json:"id"`
+
+	// OnFailure What becomes of a message that a step refuses
+	OnFailure *DetourArgsOnFailure `json:"on_failure,omitempty"`
+
+	// Park Channel for such messages; one of its own without it
+	Park   *string      `json:"park,omitempty"`
+	Reason *string      `json:"reason,omitempty"`
+	Steps  []DetourStep `json:"steps"`
+
+	// To Where messages go on, where the broker cannot give them back to the channel itself
+	To *string `json:"to,omitempty"`
+}
+
+// DetourArgsOnFailure What becomes of a message that a step refuses
+type DetourArgsOnFailure string
+
+// DetourStep One step; exactly one of its fields is set
+type DetourStep struct {
+	Channel *struct {
+		Receive string `json:"receive"`
+		Send    string `json:"send"`
+	} `json:"channel,omitempty"`
+	Copy *struct {
+		Channel string `json:"channel"`
+	} `json:"copy,omitempty"`
+	Headers *struct {
+		Remove *[]string          `json:"remove,omitempty"`
+		Set    *map[string]string `json:"set,omitempty"`
+	} `json:"headers,omitempty"`
+
+	// Hold Keep messages until the detour ends; the last step
+	Hold *map[string]interface{} `json:"hold,omitempty"`
+	Http *HTTPStep               `json:"http,omitempty"`
+	Rate *struct {
+		PerSecond float64 `json:"per_second"`
+	} `json:"rate,omitempty"`
+	Validate *struct {
+		// Schema JSON Schema
+		Schema interface{} `json:"schema"`
+	} `json:"validate,omitempty"`
+}
+
+// Detours defines model for Detours.
+type Detours struct {
+	Detours []Detour `json:"detours"`
+}
+
+// Draft A preview that can be ordered
+type Draft struct {
+	AcceptWithin string `json:"accept_within"`
+	Agent        string `json:"agent"`
+
+	// Args Of the kind: PurgeArgs, BulkArgs (redrive, discard), ReplayArgs, TestArgs, PauseArgs (pause, resume), DetourArgs, UndetourArgs
+	Args    *map[string]interface{} `json:"args,omitempty"`
+	Broker  string                  `json:"broker"`
+	Channel string                  `json:"channel"`
+
+	// Class What is promised when something breaks in the middle: destructive ones are done at most once
+	Class       DraftClass  `json:"class"`
+	Destination *ChannelRef `json:"destination,omitempty"`
+	Env         string      `json:"env"`
+
+	// Expires UTC with nine digits of fraction
+	Expires Time `json:"expires"`
+
+	// Id To order it with
+	Id   string    `json:"id"`
+	Kind DraftKind `json:"kind"`
+
+	// Policy What the environment asks for first
+	Policy         DraftPolicy `json:"policy"`
+	Preview        Preview     `json:"preview"`
+	ReasonRequired bool        `json:"reason_required"`
+	RunWithin      string      `json:"run_within"`
+	System         *string     `json:"system,omitempty"`
+
+	// UndoOf Command whose effect this one takes back
+	UndoOf *string `json:"undo_of,omitempty"`
+}
+
+// DraftClass What is promised when something breaks in the middle: destructive ones are done at most once
+type DraftClass string
+
+// DraftKind defines model for Draft.Kind.
+type DraftKind string
+
+// DraftPolicy What the environment asks for first
+type DraftPolicy string
 
 // Environment defines model for Environment.
 type Environment struct {
@@ -954,6 +1790,15 @@ type Event struct {
 
 // EventWhy Why it belongs
 type EventWhy string
+
+// Expect What must still hold when the agent begins; it touches nothing otherwise
+type Expect struct {
+	MaxCount *int64  `json:"max_count,omitempty"`
+	Topology *string `json:"topology,omitempty"`
+
+	// UpTo Last position that falls under it
+	UpTo *string `json:"up_to,omitempty"`
+}
 
 // ExportEnd defines model for ExportEnd.
 type ExportEnd struct {
@@ -1023,6 +1868,17 @@ type Grant struct {
 	Role string  `json:"role"`
 }
 
+// HTTPStep defines model for HTTPStep.
+type HTTPStep struct {
+	// Replace The body becomes that of the answer
+	Replace *bool `json:"replace,omitempty"`
+	Retries *int  `json:"retries,omitempty"`
+
+	// Timeout 5s without it
+	Timeout *string `json:"timeout,omitempty"`
+	Url     string  `json:"url"`
+}
+
 // Health defines model for Health.
 type Health struct {
 	Status   HealthStatus `json:"status"`
@@ -1083,6 +1939,80 @@ type Invalids struct {
 
 	// Truncated There may be more
 	Truncated bool `json:"truncated"`
+}
+
+// JobControl What people want of the job now
+type JobControl struct {
+	Paused bool `json:"paused"`
+
+	// Rate Messages per second; 0 is as fast as the broker confirms
+	Rate float64 `json:"rate"`
+	Seq  int64   `json:"seq"`
+}
+
+// JobOptions How a bulk command sends
+type JobOptions struct {
+	// Max Messages at most; 0 is as many as the preview counted
+	Max *int64 `json:"max,omitempty"`
+
+	// Ramp So many messages, then a look at what became of them, then the next step; after the last the rest
+	Ramp *[]int64 `json:"ramp,omitempty"`
+
+	// Rate Messages per second; 0 is as fast as the broker confirms
+	Rate *float64 `json:"rate,omitempty"`
+
+	// Settle How long it waits after each step before it looks; 2s without it
+	Settle *string `json:"settle,omitempty"`
+
+	// StopMin Looked at from so many messages on
+	StopMin *int64 `json:"stop_min,omitempty"`
+
+	// StopRatio Ends when more than this share of what it sent has come back dead; 0 never does
+	StopRatio *float64 `json:"stop_ratio,omitempty"`
+}
+
+// JobProgress defines model for JobProgress.
+type JobProgress struct {
+	// At UTC with nine digits of fraction
+	At     *Time     `json:"at,omitempty"`
+	Done   int64     `json:"done"`
+	Failed int64     `json:"failed"`
+	Job    *JobState `json:"job,omitempty"`
+
+	// Matched Fell under it
+	Matched int64   `json:"matched"`
+	Note    *string `json:"note,omitempty"`
+
+	// RemainingSeconds At the present rate
+	RemainingSeconds *float64 `json:"remaining_seconds,omitempty"`
+
+	// Skipped Left alone on purpose
+	Skipped int64 `json:"skipped"`
+
+	// Total Expected at the end; left out where it is not known
+	Total *int64 `json:"total,omitempty"`
+}
+
+// JobState defines model for JobState.
+type JobState struct {
+	// Control Newest control that it obeys
+	Control int64 `json:"control"`
+	Paused  bool  `json:"paused"`
+
+	// Rate Messages per second, lately
+	Rate float64 `json:"rate"`
+
+	// Refailed Came back dead since it began
+	Refailed int64 `json:"refailed"`
+
+	// Sent Confirmed by the broker of the destination
+	Sent int64 `json:"sent"`
+
+	// Settling Waits to see what becomes of a step
+	Settling bool `json:"settling"`
+
+	// Step Of the ramp
+	Step int `json:"step"`
 }
 
 // Log defines model for Log.
@@ -1322,6 +2252,18 @@ type Messages struct {
 	Scan  Scan    `json:"scan"`
 }
 
+// OrderRequest defines model for OrderRequest.
+type OrderRequest struct {
+	// Preview Id of the preview
+	Preview string `json:"preview"`
+
+	// Reason For those who look later; destructive commands want one
+	Reason *string `json:"reason,omitempty"`
+
+	// Typed The name of the channel, where policy is type_name
+	Typed *string `json:"typed,omitempty"`
+}
+
 // Overview defines model for Overview.
 type Overview struct {
 	AgentsOnline int `json:"agents_online"`
@@ -1366,6 +2308,15 @@ type Pair struct {
 	Value string `json:"value"`
 }
 
+// PauseArgs defines model for PauseArgs.
+type PauseArgs struct {
+	// Consumer One consumer or group, where the broker pauses these
+	Consumer *string `json:"consumer,omitempty"`
+
+	// For Of pause: 1s to 24h
+	For *string `json:"for,omitempty"`
+}
+
 // Point defines model for Point.
 type Point struct {
 	// Time UTC with nine digits of fraction
@@ -1374,6 +2325,84 @@ type Point struct {
 	// Value Left out where nothing is known
 	Value *float64 `json:"value,omitempty"`
 }
+
+// Preview defines model for Preview.
+type Preview struct {
+	// AtLeast There may be more
+	AtLeast bool `json:"at_least"`
+
+	// Count Messages that fall under it; left out where that cannot be known
+	Count       *int64      `json:"count,omitempty"`
+	Destination *ChannelRef `json:"destination,omitempty"`
+
+	// Effect One sentence: what will happen
+	Effect string `json:"effect"`
+	Env    string `json:"env"`
+
+	// Expect What must still hold when the agent begins; it touches nothing otherwise
+	Expect Expect `json:"expect"`
+
+	// Fingerprint Over all of it; who approves names it
+	Fingerprint string `json:"fingerprint"`
+
+	// Impact What to know before
+	Impact *[]string `json:"impact,omitempty"`
+
+	// Needs Rights on the broker
+	Needs *[]string `json:"needs,omitempty"`
+
+	// Newest UTC with nine digits of fraction
+	Newest *Time `json:"newest,omitempty"`
+
+	// Oldest UTC with nine digits of fraction
+	Oldest     *Time             `json:"oldest,omitempty"`
+	Reversible PreviewReversible `json:"reversible"`
+
+	// Samples At most ten
+	Samples []Sample `json:"samples"`
+
+	// TakenAt UTC with nine digits of fraction
+	TakenAt Time `json:"taken_at"`
+
+	// Technique The means of the broker
+	Technique *string `json:"technique,omitempty"`
+
+	// Undo How, or why not
+	Undo *string `json:"undo,omitempty"`
+}
+
+// PreviewReversible defines model for Preview.Reversible.
+type PreviewReversible string
+
+// PreviewRequest defines model for PreviewRequest.
+type PreviewRequest struct {
+	// AcceptWithin Until an agent has to take it up; 2m without it
+	AcceptWithin *string `json:"accept_within,omitempty"`
+
+	// Agent Where more than one has the broker
+	Agent *string `json:"agent,omitempty"`
+
+	// Args Of the kind: PurgeArgs, BulkArgs (redrive, discard), ReplayArgs, TestArgs, PauseArgs (pause, resume), DetourArgs, UndetourArgs
+	Args *map[string]interface{} `json:"args,omitempty"`
+
+	// Broker Configured name of the broker
+	Broker string `json:"broker"`
+
+	// Channel The channel acted on; of a replay the one that gets the messages, of a redrive the dead-letter channel
+	Channel     string             `json:"channel"`
+	Destination *ChannelRef        `json:"destination,omitempty"`
+	Env         *string            `json:"env,omitempty"`
+	Kind        PreviewRequestKind `json:"kind"`
+
+	// Look Look at the waiting messages even where that leaves traces on the broker, such as the redelivered flag
+	Look *bool `json:"look,omitempty"`
+
+	// RunWithin How long it may run; 1h without it
+	RunWithin *string `json:"run_within,omitempty"`
+}
+
+// PreviewRequestKind defines model for PreviewRequest.Kind.
+type PreviewRequestKind string
 
 // Problem defines model for Problem.
 type Problem struct {
@@ -1406,6 +2435,66 @@ type Problem struct {
 // ProblemType Names the kind of problem; not an address to open
 type ProblemType string
 
+// PurgeArgs defines model for PurgeArgs.
+type PurgeArgs struct {
+	// Filter Which messages, in the filter language; all of them without it
+	Filter *string `json:"filter,omitempty"`
+
+	// NoBackup Keep no copy: nothing to undo
+	NoBackup *bool `json:"no_backup,omitempty"`
+}
+
+// ReasonRequest defines model for ReasonRequest.
+type ReasonRequest struct {
+	Reason *string `json:"reason,omitempty"`
+}
+
+// ReplayArgs defines model for ReplayArgs.
+type ReplayArgs struct {
+	// Job How a bulk command sends
+	Job *JobOptions `json:"job,omitempty"`
+
+	// Selection A choice of stored messages, oldest first
+	Selection *Selection `json:"selection,omitempty"`
+}
+
+// Result defines model for Result.
+type Result struct {
+	Detail *string `json:"detail,omitempty"`
+	Done   int64   `json:"done"`
+
+	// Evidence The own words of the kind: positions, depth before and after
+	Evidence interface{} `json:"evidence,omitempty"`
+	Failed   int64       `json:"failed"`
+
+	// Matched Fell under it
+	Matched int64         `json:"matched"`
+	Outcome ResultOutcome `json:"outcome"`
+
+	// Skipped Left alone on purpose
+	Skipped int64 `json:"skipped"`
+}
+
+// ResultOutcome defines model for Result.Outcome.
+type ResultOutcome string
+
+// Sample defines model for Sample.
+type Sample struct {
+	// At UTC with nine digits of fraction
+	At          *Time   `json:"at,omitempty"`
+	ContentType *string `json:"content_type,omitempty"`
+	ErrorType   *string `json:"error_type,omitempty"`
+
+	// Excerpt Beginning of the body, for those who may read bodies
+	Excerpt   *string `json:"excerpt,omitempty"`
+	MessageId *string `json:"message_id,omitempty"`
+	Position  *string `json:"position,omitempty"`
+	Size      int64   `json:"size"`
+
+	// Uid In the message store, where it is there
+	Uid *string `json:"uid,omitempty"`
+}
+
 // Scan defines model for Scan.
 type Scan struct {
 	Bytes     int64   `json:"bytes"`
@@ -1429,6 +2518,26 @@ type Scan struct {
 
 // ScanStopped Why it stopped: the range was looked at, the page is full, or the time was used up
 type ScanStopped string
+
+// Selection A choice of stored messages, oldest first
+type Selection struct {
+	Env *string `json:"env,omitempty"`
+
+	// Filter Which messages, in the filter language; all of them without it
+	Filter *string `json:"filter,omitempty"`
+
+	// From UTC with nine digits of fraction
+	From *Time `json:"from,omitempty"`
+
+	// StoredBefore Set by the console: what is stored later is not part of it
+	StoredBefore *Time `json:"stored_before,omitempty"`
+
+	// To Now without it
+	To *Time `json:"to,omitempty"`
+
+	// Uids Single messages instead
+	Uids *[]string `json:"uids,omitempty"`
+}
 
 // Series defines model for Series.
 type Series struct {
@@ -1603,6 +2712,22 @@ type Taps struct {
 	Taps []Tap `json:"taps"`
 }
 
+// TestArgs defines model for TestArgs.
+type TestArgs struct {
+	Body        string             `json:"body"`
+	ContentType *string            `json:"content_type,omitempty"`
+	Headers     *map[string]string `json:"headers,omitempty"`
+
+	// Key Routing key or subject
+	Key *string `json:"key,omitempty"`
+
+	// Run Value of the mark by which its way is followed; made up without it
+	Run *string `json:"run,omitempty"`
+
+	// Separate Keep it from business consumers where the broker can
+	Separate *bool `json:"separate,omitempty"`
+}
+
 // Time UTC with nine digits of fraction
 type Time = time.Time
 
@@ -1616,6 +2741,11 @@ type Trouble struct {
 	// Stopped Something has stopped, not only degraded
 	Stopped bool   `json:"stopped"`
 	Title   string `json:"title"`
+}
+
+// UndetourArgs defines model for UndetourArgs.
+type UndetourArgs struct {
+	Id string `json:"id"`
 }
 
 // Version defines model for Version.
@@ -1639,6 +2769,9 @@ type WhoamiKind string
 
 // At defines model for at.
 type At = time.Time
+
+// CommandID defines model for commandID.
+type CommandID = string
 
 // Cursor defines model for cursor.
 type Cursor = string
@@ -1670,10 +2803,32 @@ type To = time.Time
 // Uid defines model for uid.
 type Uid = string
 
+// ListAbilitiesParams defines parameters for ListAbilities.
+type ListAbilitiesParams struct {
+	// Env Environment; all of them without it
+	Env    *Env   `form:"env,omitempty" json:"env,omitempty"`
+	Broker string `form:"broker" json:"broker"`
+}
+
 // ListAgentsParams defines parameters for ListAgents.
 type ListAgentsParams struct {
 	// Env Environment; all of them without it
 	Env *Env `form:"env,omitempty" json:"env,omitempty"`
+}
+
+// ListAuditParams defines parameters for ListAudit.
+type ListAuditParams struct {
+	// Code What was done, or a pattern with `*`
+	Code *string `form:"code,omitempty" json:"code,omitempty"`
+
+	// Actor Name of who did it
+	Actor *string    `form:"actor,omitempty" json:"actor,omitempty"`
+	From  *time.Time `form:"from,omitempty" json:"from,omitempty"`
+	To    *time.Time `form:"to,omitempty" json:"to,omitempty"`
+	Limit *int       `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor `next` of the page before, with everything else as it was
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
 }
 
 // GetChannelParams defines parameters for GetChannel.
@@ -1717,6 +2872,61 @@ type ListChannelsParams struct {
 	// Range Length of the range where `from` is not given: `15m`, `1h`, `7d` or any duration, up to 400 days
 	Range *Range `form:"range,omitempty" json:"range,omitempty"`
 	Limit *int   `form:"limit,omitempty" json:"limit,omitempty"`
+}
+
+// ListCommandsParams defines parameters for ListCommands.
+type ListCommandsParams struct {
+	// Env Environment; all of them without it
+	Env    *Env    `form:"env,omitempty" json:"env,omitempty"`
+	Broker *string `form:"broker,omitempty" json:"broker,omitempty"`
+
+	// Channel Name, or a pattern in which `*` stands for anything
+	Channel *string `form:"channel,omitempty" json:"channel,omitempty"`
+	Agent   *string `form:"agent,omitempty" json:"agent,omitempty"`
+	Kind    *string `form:"kind,omitempty" json:"kind,omitempty"`
+
+	// State One or more states, with commas between them
+	State *string `form:"state,omitempty" json:"state,omitempty"`
+
+	// Open Only what has not ended
+	Open *bool `form:"open,omitempty" json:"open,omitempty"`
+
+	// Requester Id of who asked for it; `me` is who asks now
+	Requester *string `form:"requester,omitempty" json:"requester,omitempty"`
+
+	// From Requested then or later
+	From *time.Time `form:"from,omitempty" json:"from,omitempty"`
+
+	// To Requested before
+	To    *time.Time `form:"to,omitempty" json:"to,omitempty"`
+	Limit *int       `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor `next` of the page before, with everything else as it was
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+}
+
+// GetCommandParams defines parameters for GetCommand.
+type GetCommandParams struct {
+	// Wait How long to wait for a change: a length such as 30s; more than 55s is 55s
+	Wait *string `form:"wait,omitempty" json:"wait,omitempty"`
+
+	// Version `version` of what is known already
+	Version *string `form:"version,omitempty" json:"version,omitempty"`
+}
+
+// ListCommandOutcomesParams defines parameters for ListCommandOutcomes.
+type ListCommandOutcomesParams struct {
+	Limit *int `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor `next` of the page before, with everything else as it was
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+}
+
+// ListDetoursParams defines parameters for ListDetours.
+type ListDetoursParams struct {
+	// Env Environment; all of them without it
+	Env    *Env    `form:"env,omitempty" json:"env,omitempty"`
+	Broker *string `form:"broker,omitempty" json:"broker,omitempty"`
 }
 
 // ListEnvironmentsParams defines parameters for ListEnvironments.
@@ -1945,6 +3155,30 @@ type ListTapsParams struct {
 	Broker *string `form:"broker,omitempty" json:"broker,omitempty"`
 }
 
+// OrderCommandJSONRequestBody defines body for OrderCommand for application/json ContentType.
+type OrderCommandJSONRequestBody = OrderRequest
+
+// AbandonCommandJSONRequestBody defines body for AbandonCommand for application/json ContentType.
+type AbandonCommandJSONRequestBody = ReasonRequest
+
+// ApproveCommandJSONRequestBody defines body for ApproveCommand for application/json ContentType.
+type ApproveCommandJSONRequestBody = ApproveRequest
+
+// CancelCommandJSONRequestBody defines body for CancelCommand for application/json ContentType.
+type CancelCommandJSONRequestBody = ReasonRequest
+
+// ControlCommandJSONRequestBody defines body for ControlCommand for application/json ContentType.
+type ControlCommandJSONRequestBody = ControlRequest
+
+// RefuseCommandJSONRequestBody defines body for RefuseCommand for application/json ContentType.
+type RefuseCommandJSONRequestBody = ReasonRequest
+
+// PreviewUndoJSONRequestBody defines body for PreviewUndo for application/json ContentType.
+type PreviewUndoJSONRequestBody = JobOptions
+
+// TakePreviewJSONRequestBody defines body for TakePreview for application/json ContentType.
+type TakePreviewJSONRequestBody = PreviewRequest
+
 // RequestTapJSONRequestBody defines body for RequestTap for application/json ContentType.
 type RequestTapJSONRequestBody = TapRequest
 
@@ -2022,10 +3256,22 @@ func WithRequestEditorFn(fn RequestEditorFn) ClientOption {
 // The interface specification for the client above.
 type ClientInterface interface {
 
+	// ListAbilities What a broker can do, and why not
+	//
+	// Corresponds with GET /abilities (the `ListAbilities` operationId).
+	ListAbilities(ctx context.Context, params *ListAbilitiesParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// ListAgents The fleet
 	//
 	// Corresponds with GET /agents (the `ListAgents` operationId).
 	ListAgents(ctx context.Context, params *ListAgentsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListAudit The audit trail, newest first
+	//
+	// Of all time unless a range is given.
+	//
+	// Corresponds with GET /audit (the `ListAudit` operationId).
+	ListAudit(ctx context.Context, params *ListAuditParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// GetChannel One channel with its series
 	//
@@ -2038,6 +3284,159 @@ type ClientInterface interface {
 	//
 	// Corresponds with GET /channels (the `ListChannels` operationId).
 	ListChannels(ctx context.Context, params *ListChannelsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListCommands Commands, newest first
+	//
+	// Of all time unless a range is given. The preview of a command is left out here.
+	//
+	// Corresponds with GET /commands (the `ListCommands` operationId).
+	ListCommands(ctx context.Context, params *ListCommandsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// OrderCommandWithBody Order what a preview showed
+	//
+	// The command is durable when this returns; it then waits for consent or is on its way (`state`). A preview can be ordered once: asking again is refused with 409 or 404 and orders nothing.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /commands (the `OrderCommand` operationId).
+	OrderCommandWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// OrderCommand Order what a preview showed
+	//
+	// The command is durable when this returns; it then waits for consent or is on its way (`state`). A preview can be ordered once: asking again is refused with 409 or 404 and orders nothing.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /commands (the `OrderCommand` operationId).
+	OrderCommand(ctx context.Context, body OrderCommandJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetCommand One command, now or when it changes
+	//
+	// With `wait` the answer comes once the command has ended or is another than `version` says (without it: than it was when the question came), else after that time, as it is. To follow a command ask again with the `version` of the answer until `ended`.
+	//
+	// Corresponds with GET /commands/{id} (the `GetCommand` operationId).
+	GetCommand(ctx context.Context, id CommandID, params *GetCommandParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// AbandonCommandWithBody Give up waiting for the agent of an unconfirmed command
+	//
+	// It becomes indeterminate and its channel is free again. A result that comes nevertheless replaces that.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /commands/{id}/abandon (the `AbandonCommand` operationId).
+	AbandonCommandWithBody(ctx context.Context, id CommandID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// AbandonCommand Give up waiting for the agent of an unconfirmed command
+	//
+	// It becomes indeterminate and its channel is free again. A result that comes nevertheless replaces that.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /commands/{id}/abandon (the `AbandonCommand` operationId).
+	AbandonCommand(ctx context.Context, id CommandID, body AbandonCommandJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ApproveCommandWithBody Consent to a command as a second person
+	//
+	// Whoever requested it cannot. `fingerprint` is the one of the preview you saw: another is refused with 409.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /commands/{id}/approve (the `ApproveCommand` operationId).
+	ApproveCommandWithBody(ctx context.Context, id CommandID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ApproveCommand Consent to a command as a second person
+	//
+	// Whoever requested it cannot. `fingerprint` is the one of the preview you saw: another is refused with 409.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /commands/{id}/approve (the `ApproveCommand` operationId).
+	ApproveCommand(ctx context.Context, id CommandID, body ApproveCommandJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CancelCommandWithBody End a command, or ask its agent to stop
+	//
+	// Before it was sent it ends at once. After that it is a wish: the result tells how far it came.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /commands/{id}/cancel (the `CancelCommand` operationId).
+	CancelCommandWithBody(ctx context.Context, id CommandID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CancelCommand End a command, or ask its agent to stop
+	//
+	// Before it was sent it ends at once. After that it is a wish: the result tells how far it came.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /commands/{id}/cancel (the `CancelCommand` operationId).
+	CancelCommand(ctx context.Context, id CommandID, body CancelCommandJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ControlCommandWithBody Change the rate of a running job, pause it, let it go on
+	//
+	// What is left out stays as it is. A rate of 0 is as fast as the broker confirms.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /commands/{id}/control (the `ControlCommand` operationId).
+	ControlCommandWithBody(ctx context.Context, id CommandID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ControlCommand Change the rate of a running job, pause it, let it go on
+	//
+	// What is left out stays as it is. A rate of 0 is as fast as the broker confirms.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /commands/{id}/control (the `ControlCommand` operationId).
+	ControlCommand(ctx context.Context, id CommandID, body ControlCommandJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListCommandEvents What happened to a command, in order
+	//
+	// Corresponds with GET /commands/{id}/events (the `ListCommandEvents` operationId).
+	ListCommandEvents(ctx context.Context, id CommandID, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListCommandOutcomes What a command did with each message
+	//
+	// Read from the store, a little behind the command itself.
+	//
+	// Corresponds with GET /commands/{id}/outcomes (the `ListCommandOutcomes` operationId).
+	ListCommandOutcomes(ctx context.Context, id CommandID, params *ListCommandOutcomesParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RefuseCommandWithBody Decline a command that waits for consent
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /commands/{id}/refuse (the `RefuseCommand` operationId).
+	RefuseCommandWithBody(ctx context.Context, id CommandID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RefuseCommand Decline a command that waits for consent
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /commands/{id}/refuse (the `RefuseCommand` operationId).
+	RefuseCommand(ctx context.Context, id CommandID, body RefuseCommandJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// PreviewUndoWithBody Preview of the command that takes back what this one did
+	//
+	// It is ordered as any other, with `POST /commands`. 422 where there is no way back, 409 where nothing was done or it is undone already.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /commands/{id}/undo (the `PreviewUndo` operationId).
+	PreviewUndoWithBody(ctx context.Context, id CommandID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// PreviewUndo Preview of the command that takes back what this one did
+	//
+	// It is ordered as any other, with `POST /commands`. 422 where there is no way back, 409 where nothing was done or it is undone already.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /commands/{id}/undo (the `PreviewUndo` operationId).
+	PreviewUndo(ctx context.Context, id CommandID, body PreviewUndoJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListDetours Detours that stand, with their counters
+	//
+	// Corresponds with GET /detours (the `ListDetours` operationId).
+	ListDetours(ctx context.Context, params *ListDetoursParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListEnvironments Environments that have data
 	//
@@ -2132,6 +3531,31 @@ type ClientInterface interface {
 	// Corresponds with GET /overview (the `GetOverview` operationId).
 	GetOverview(ctx context.Context, params *GetOverviewParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// TakePreviewWithBody What a command would do
+	//
+	// Asks the agent beside the broker, changes nothing, and keeps the answer for a quarter of an hour under an id with which whoever took it can order it. The count, the age range and the samples are those the agent finds; they are what a second person will see, and what the agent compares with what it finds when it begins. 422 where the broker cannot do it, with the reason; 503 where its agent does not answer.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /previews (the `TakePreview` operationId).
+	TakePreviewWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// TakePreview What a command would do
+	//
+	// Asks the agent beside the broker, changes nothing, and keeps the answer for a quarter of an hour under an id with which whoever took it can order it. The count, the age range and the samples are those the agent finds; they are what a second person will see, and what the agent compares with what it finds when it begins. 422 where the broker cannot do it, with the reason; 503 where its agent does not answer.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /previews (the `TakePreview` operationId).
+	TakePreview(ctx context.Context, body TakePreviewJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetPreview A preview that was taken
+	//
+	// For who took it, until it expires.
+	//
+	// Corresponds with GET /previews/{id} (the `GetPreview` operationId).
+	GetPreview(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// GetStore Tables of the store and their sizes
 	//
 	// Corresponds with GET /store (the `GetStore` operationId).
@@ -2178,11 +3602,43 @@ type ClientInterface interface {
 	GetWhoami(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
 }
 
+// ListAbilities What a broker can do, and why not
+//
+// Corresponds with GET /abilities (the `ListAbilities` operationId).
+func (c *Client) ListAbilities(ctx context.Context, params *ListAbilitiesParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListAbilitiesRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // ListAgents The fleet
 //
 // Corresponds with GET /agents (the `ListAgents` operationId).
 func (c *Client) ListAgents(ctx context.Context, params *ListAgentsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewListAgentsRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListAudit The audit trail, newest first
+//
+// Of all time unless a range is given.
+//
+// Corresponds with GET /audit (the `ListAudit` operationId).
+func (c *Client) ListAudit(ctx context.Context, params *ListAuditParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListAuditRequest(c.Server, params)
 	if err != nil {
 		return nil, err
 	}
@@ -2215,6 +3671,349 @@ func (c *Client) GetChannel(ctx context.Context, params *GetChannelParams, reqEd
 // Corresponds with GET /channels (the `ListChannels` operationId).
 func (c *Client) ListChannels(ctx context.Context, params *ListChannelsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewListChannelsRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListCommands Commands, newest first
+//
+// Of all time unless a range is given. The preview of a command is left out here.
+//
+// Corresponds with GET /commands (the `ListCommands` operationId).
+func (c *Client) ListCommands(ctx context.Context, params *ListCommandsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListCommandsRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// OrderCommandWithBody Order what a preview showed
+//
+// The command is durable when this returns; it then waits for consent or is on its way (`state`). A preview can be ordered once: asking again is refused with 409 or 404 and orders nothing.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /commands (the `OrderCommand` operationId).
+func (c *Client) OrderCommandWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewOrderCommandRequestWithBody(c.Server, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// OrderCommand Order what a preview showed
+//
+// The command is durable when this returns; it then waits for consent or is on its way (`state`). A preview can be ordered once: asking again is refused with 409 or 404 and orders nothing.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /commands (the `OrderCommand` operationId).
+func (c *Client) OrderCommand(ctx context.Context, body OrderCommandJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewOrderCommandRequest(c.Server, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetCommand One command, now or when it changes
+//
+// With `wait` the answer comes once the command has ended or is another than `version` says (without it: than it was when the question came), else after that time, as it is. To follow a command ask again with the `version` of the answer until `ended`.
+//
+// Corresponds with GET /commands/{id} (the `GetCommand` operationId).
+func (c *Client) GetCommand(ctx context.Context, id CommandID, params *GetCommandParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetCommandRequest(c.Server, id, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// AbandonCommandWithBody Give up waiting for the agent of an unconfirmed command
+//
+// It becomes indeterminate and its channel is free again. A result that comes nevertheless replaces that.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /commands/{id}/abandon (the `AbandonCommand` operationId).
+func (c *Client) AbandonCommandWithBody(ctx context.Context, id CommandID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewAbandonCommandRequestWithBody(c.Server, id, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// AbandonCommand Give up waiting for the agent of an unconfirmed command
+//
+// It becomes indeterminate and its channel is free again. A result that comes nevertheless replaces that.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /commands/{id}/abandon (the `AbandonCommand` operationId).
+func (c *Client) AbandonCommand(ctx context.Context, id CommandID, body AbandonCommandJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewAbandonCommandRequest(c.Server, id, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ApproveCommandWithBody Consent to a command as a second person
+//
+// Whoever requested it cannot. `fingerprint` is the one of the preview you saw: another is refused with 409.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /commands/{id}/approve (the `ApproveCommand` operationId).
+func (c *Client) ApproveCommandWithBody(ctx context.Context, id CommandID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewApproveCommandRequestWithBody(c.Server, id, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ApproveCommand Consent to a command as a second person
+//
+// Whoever requested it cannot. `fingerprint` is the one of the preview you saw: another is refused with 409.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /commands/{id}/approve (the `ApproveCommand` operationId).
+func (c *Client) ApproveCommand(ctx context.Context, id CommandID, body ApproveCommandJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewApproveCommandRequest(c.Server, id, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CancelCommandWithBody End a command, or ask its agent to stop
+//
+// Before it was sent it ends at once. After that it is a wish: the result tells how far it came.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /commands/{id}/cancel (the `CancelCommand` operationId).
+func (c *Client) CancelCommandWithBody(ctx context.Context, id CommandID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCancelCommandRequestWithBody(c.Server, id, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CancelCommand End a command, or ask its agent to stop
+//
+// Before it was sent it ends at once. After that it is a wish: the result tells how far it came.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /commands/{id}/cancel (the `CancelCommand` operationId).
+func (c *Client) CancelCommand(ctx context.Context, id CommandID, body CancelCommandJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCancelCommandRequest(c.Server, id, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ControlCommandWithBody Change the rate of a running job, pause it, let it go on
+//
+// What is left out stays as it is. A rate of 0 is as fast as the broker confirms.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /commands/{id}/control (the `ControlCommand` operationId).
+func (c *Client) ControlCommandWithBody(ctx context.Context, id CommandID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewControlCommandRequestWithBody(c.Server, id, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ControlCommand Change the rate of a running job, pause it, let it go on
+//
+// What is left out stays as it is. A rate of 0 is as fast as the broker confirms.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /commands/{id}/control (the `ControlCommand` operationId).
+func (c *Client) ControlCommand(ctx context.Context, id CommandID, body ControlCommandJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewControlCommandRequest(c.Server, id, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListCommandEvents What happened to a command, in order
+//
+// Corresponds with GET /commands/{id}/events (the `ListCommandEvents` operationId).
+func (c *Client) ListCommandEvents(ctx context.Context, id CommandID, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListCommandEventsRequest(c.Server, id)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListCommandOutcomes What a command did with each message
+//
+// Read from the store, a little behind the command itself.
+//
+// Corresponds with GET /commands/{id}/outcomes (the `ListCommandOutcomes` operationId).
+func (c *Client) ListCommandOutcomes(ctx context.Context, id CommandID, params *ListCommandOutcomesParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListCommandOutcomesRequest(c.Server, id, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RefuseCommandWithBody Decline a command that waits for consent
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /commands/{id}/refuse (the `RefuseCommand` operationId).
+func (c *Client) RefuseCommandWithBody(ctx context.Context, id CommandID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRefuseCommandRequestWithBody(c.Server, id, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RefuseCommand Decline a command that waits for consent
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /commands/{id}/refuse (the `RefuseCommand` operationId).
+func (c *Client) RefuseCommand(ctx context.Context, id CommandID, body RefuseCommandJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRefuseCommandRequest(c.Server, id, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// PreviewUndoWithBody Preview of the command that takes back what this one did
+//
+// It is ordered as any other, with `POST /commands`. 422 where there is no way back, 409 where nothing was done or it is undone already.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /commands/{id}/undo (the `PreviewUndo` operationId).
+func (c *Client) PreviewUndoWithBody(ctx context.Context, id CommandID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewPreviewUndoRequestWithBody(c.Server, id, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// PreviewUndo Preview of the command that takes back what this one did
+//
+// It is ordered as any other, with `POST /commands`. 422 where there is no way back, 409 where nothing was done or it is undone already.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /commands/{id}/undo (the `PreviewUndo` operationId).
+func (c *Client) PreviewUndo(ctx context.Context, id CommandID, body PreviewUndoJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewPreviewUndoRequest(c.Server, id, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListDetours Detours that stand, with their counters
+//
+// Corresponds with GET /detours (the `ListDetours` operationId).
+func (c *Client) ListDetours(ctx context.Context, params *ListDetoursParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListDetoursRequest(c.Server, params)
 	if err != nil {
 		return nil, err
 	}
@@ -2468,6 +4267,61 @@ func (c *Client) GetOverview(ctx context.Context, params *GetOverviewParams, req
 	return c.Client.Do(req)
 }
 
+// TakePreviewWithBody What a command would do
+//
+// Asks the agent beside the broker, changes nothing, and keeps the answer for a quarter of an hour under an id with which whoever took it can order it. The count, the age range and the samples are those the agent finds; they are what a second person will see, and what the agent compares with what it finds when it begins. 422 where the broker cannot do it, with the reason; 503 where its agent does not answer.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /previews (the `TakePreview` operationId).
+func (c *Client) TakePreviewWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewTakePreviewRequestWithBody(c.Server, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// TakePreview What a command would do
+//
+// Asks the agent beside the broker, changes nothing, and keeps the answer for a quarter of an hour under an id with which whoever took it can order it. The count, the age range and the samples are those the agent finds; they are what a second person will see, and what the agent compares with what it finds when it begins. 422 where the broker cannot do it, with the reason; 503 where its agent does not answer.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /previews (the `TakePreview` operationId).
+func (c *Client) TakePreview(ctx context.Context, body TakePreviewJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewTakePreviewRequest(c.Server, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetPreview A preview that was taken
+//
+// For who took it, until it expires.
+//
+// Corresponds with GET /previews/{id} (the `GetPreview` operationId).
+func (c *Client) GetPreview(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetPreviewRequest(c.Server, id)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // GetStore Tables of the store and their sizes
 //
 // Corresponds with GET /store (the `GetStore` operationId).
@@ -2583,6 +4437,68 @@ func (c *Client) GetWhoami(ctx context.Context, reqEditors ...RequestEditorFn) (
 	return c.Client.Do(req)
 }
 
+// NewListAbilitiesRequest constructs an http.Request for the ListAbilities method
+func NewListAbilitiesRequest(server string, params *ListAbilitiesParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/abilities")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Env != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "env", *params.Env, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "broker", params.Broker, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewListAgentsRequest constructs an http.Request for the ListAgents method
 func NewListAgentsRequest(server string, params *ListAgentsParams) (*http.Request, error) {
 	var err error
@@ -2614,6 +4530,120 @@ func NewListAgentsRequest(server string, params *ListAgentsParams) (*http.Reques
 		if params.Env != nil {
 
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "env", *params.Env, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewListAuditRequest constructs an http.Request for the ListAudit method
+func NewListAuditRequest(server string, params *ListAuditParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/audit")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Code != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "code", *params.Code, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Actor != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "actor", *params.Actor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.From != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "from", *params.From, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: "date-time"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.To != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "to", *params.To, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: "date-time"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Cursor != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "cursor", *params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
 				for _, qp := range strings.Split(queryFrag, "&") {
@@ -2858,6 +4888,760 @@ func NewListChannelsRequest(server string, params *ListChannelsParams) (*http.Re
 		if params.Limit != nil {
 
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewListCommandsRequest constructs an http.Request for the ListCommands method
+func NewListCommandsRequest(server string, params *ListCommandsParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/commands")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Env != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "env", *params.Env, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Broker != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "broker", *params.Broker, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Channel != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "channel", *params.Channel, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Agent != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "agent", *params.Agent, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Kind != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "kind", *params.Kind, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.State != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "state", *params.State, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Open != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "open", *params.Open, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Requester != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "requester", *params.Requester, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.From != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "from", *params.From, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: "date-time"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.To != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "to", *params.To, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: "date-time"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Cursor != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "cursor", *params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewOrderCommandRequest calls the generic OrderCommand builder with application/json body
+func NewOrderCommandRequest(server string, body OrderCommandJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewOrderCommandRequestWithBody(server, "application/json", bodyReader)
+}
+
+// NewOrderCommandRequestWithBody constructs an http.Request for the OrderCommand method, with any body, and a specified content type
+func NewOrderCommandRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/commands")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewGetCommandRequest constructs an http.Request for the GetCommand method
+func NewGetCommandRequest(server string, id CommandID, params *GetCommandParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/commands/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Wait != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "wait", *params.Wait, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Version != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "version", *params.Version, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewAbandonCommandRequest calls the generic AbandonCommand builder with application/json body
+func NewAbandonCommandRequest(server string, id CommandID, body AbandonCommandJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewAbandonCommandRequestWithBody(server, id, "application/json", bodyReader)
+}
+
+// NewAbandonCommandRequestWithBody constructs an http.Request for the AbandonCommand method, with any body, and a specified content type
+func NewAbandonCommandRequestWithBody(server string, id CommandID, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/commands/%s/abandon", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewApproveCommandRequest calls the generic ApproveCommand builder with application/json body
+func NewApproveCommandRequest(server string, id CommandID, body ApproveCommandJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewApproveCommandRequestWithBody(server, id, "application/json", bodyReader)
+}
+
+// NewApproveCommandRequestWithBody constructs an http.Request for the ApproveCommand method, with any body, and a specified content type
+func NewApproveCommandRequestWithBody(server string, id CommandID, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/commands/%s/approve", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewCancelCommandRequest calls the generic CancelCommand builder with application/json body
+func NewCancelCommandRequest(server string, id CommandID, body CancelCommandJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewCancelCommandRequestWithBody(server, id, "application/json", bodyReader)
+}
+
+// NewCancelCommandRequestWithBody constructs an http.Request for the CancelCommand method, with any body, and a specified content type
+func NewCancelCommandRequestWithBody(server string, id CommandID, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/commands/%s/cancel", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewControlCommandRequest calls the generic ControlCommand builder with application/json body
+func NewControlCommandRequest(server string, id CommandID, body ControlCommandJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewControlCommandRequestWithBody(server, id, "application/json", bodyReader)
+}
+
+// NewControlCommandRequestWithBody constructs an http.Request for the ControlCommand method, with any body, and a specified content type
+func NewControlCommandRequestWithBody(server string, id CommandID, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/commands/%s/control", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewListCommandEventsRequest constructs an http.Request for the ListCommandEvents method
+func NewListCommandEventsRequest(server string, id CommandID) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/commands/%s/events", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewListCommandOutcomesRequest constructs an http.Request for the ListCommandOutcomes method
+func NewListCommandOutcomesRequest(server string, id CommandID, params *ListCommandOutcomesParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/commands/%s/outcomes", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Cursor != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "cursor", *params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewRefuseCommandRequest calls the generic RefuseCommand builder with application/json body
+func NewRefuseCommandRequest(server string, id CommandID, body RefuseCommandJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewRefuseCommandRequestWithBody(server, id, "application/json", bodyReader)
+}
+
+// NewRefuseCommandRequestWithBody constructs an http.Request for the RefuseCommand method, with any body, and a specified content type
+func NewRefuseCommandRequestWithBody(server string, id CommandID, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/commands/%s/refuse", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewPreviewUndoRequest calls the generic PreviewUndo builder with application/json body
+func NewPreviewUndoRequest(server string, id CommandID, body PreviewUndoJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewPreviewUndoRequestWithBody(server, id, "application/json", bodyReader)
+}
+
+// NewPreviewUndoRequestWithBody constructs an http.Request for the PreviewUndo method, with any body, and a specified content type
+func NewPreviewUndoRequestWithBody(server string, id CommandID, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/commands/%s/undo", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewListDetoursRequest constructs an http.Request for the ListDetours method
+func NewListDetoursRequest(server string, params *ListDetoursParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/detours")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Env != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "env", *params.Env, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Broker != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "broker", *params.Broker, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
 				for _, qp := range strings.Split(queryFrag, "&") {
@@ -4195,6 +6979,80 @@ func NewGetOverviewRequest(server string, params *GetOverviewParams) (*http.Requ
 	return req, nil
 }
 
+// NewTakePreviewRequest calls the generic TakePreview builder with application/json body
+func NewTakePreviewRequest(server string, body TakePreviewJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewTakePreviewRequestWithBody(server, "application/json", bodyReader)
+}
+
+// NewTakePreviewRequestWithBody constructs an http.Request for the TakePreview method, with any body, and a specified content type
+func NewTakePreviewRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/previews")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewGetPreviewRequest constructs an http.Request for the GetPreview method
+func NewGetPreviewRequest(server string, id string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/previews/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewGetStoreRequest constructs an http.Request for the GetStore method
 func NewGetStoreRequest(server string) (*http.Request, error) {
 	var err error
@@ -4484,12 +7342,28 @@ func WithBaseURL(baseURL string) ClientOption {
 // ClientWithResponsesInterface is the interface specification for the client with responses above.
 type ClientWithResponsesInterface interface {
 
+	// ListAbilitiesWithResponse What a broker can do, and why not
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /abilities (the `ListAbilities` operationId).
+	ListAbilitiesWithResponse(ctx context.Context, params *ListAbilitiesParams, reqEditors ...RequestEditorFn) (*ListAbilitiesResponse, error)
+
 	// ListAgentsWithResponse The fleet
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with GET /agents (the `ListAgents` operationId).
 	ListAgentsWithResponse(ctx context.Context, params *ListAgentsParams, reqEditors ...RequestEditorFn) (*ListAgentsResponse, error)
+
+	// ListAuditWithResponse The audit trail, newest first
+	//
+	// Of all time unless a range is given.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /audit (the `ListAudit` operationId).
+	ListAuditWithResponse(ctx context.Context, params *ListAuditParams, reqEditors ...RequestEditorFn) (*ListAuditResponse, error)
 
 	// GetChannelWithResponse One channel with its series
 	//
@@ -4506,6 +7380,169 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with GET /channels (the `ListChannels` operationId).
 	ListChannelsWithResponse(ctx context.Context, params *ListChannelsParams, reqEditors ...RequestEditorFn) (*ListChannelsResponse, error)
+
+	// ListCommandsWithResponse Commands, newest first
+	//
+	// Of all time unless a range is given. The preview of a command is left out here.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /commands (the `ListCommands` operationId).
+	ListCommandsWithResponse(ctx context.Context, params *ListCommandsParams, reqEditors ...RequestEditorFn) (*ListCommandsResponse, error)
+
+	// OrderCommandWithBodyWithResponse Order what a preview showed
+	//
+	// The command is durable when this returns; it then waits for consent or is on its way (`state`). A preview can be ordered once: asking again is refused with 409 or 404 and orders nothing.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /commands (the `OrderCommand` operationId).
+	OrderCommandWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*OrderCommandResponse, error)
+
+	// OrderCommandWithResponse Order what a preview showed
+	//
+	// The command is durable when this returns; it then waits for consent or is on its way (`state`). A preview can be ordered once: asking again is refused with 409 or 404 and orders nothing.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /commands (the `OrderCommand` operationId).
+	OrderCommandWithResponse(ctx context.Context, body OrderCommandJSONRequestBody, reqEditors ...RequestEditorFn) (*OrderCommandResponse, error)
+
+	// GetCommandWithResponse One command, now or when it changes
+	//
+	// With `wait` the answer comes once the command has ended or is another than `version` says (without it: than it was when the question came), else after that time, as it is. To follow a command ask again with the `version` of the answer until `ended`.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /commands/{id} (the `GetCommand` operationId).
+	GetCommandWithResponse(ctx context.Context, id CommandID, params *GetCommandParams, reqEditors ...RequestEditorFn) (*GetCommandResponse, error)
+
+	// AbandonCommandWithBodyWithResponse Give up waiting for the agent of an unconfirmed command
+	//
+	// It becomes indeterminate and its channel is free again. A result that comes nevertheless replaces that.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /commands/{id}/abandon (the `AbandonCommand` operationId).
+	AbandonCommandWithBodyWithResponse(ctx context.Context, id CommandID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*AbandonCommandResponse, error)
+
+	// AbandonCommandWithResponse Give up waiting for the agent of an unconfirmed command
+	//
+	// It becomes indeterminate and its channel is free again. A result that comes nevertheless replaces that.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /commands/{id}/abandon (the `AbandonCommand` operationId).
+	AbandonCommandWithResponse(ctx context.Context, id CommandID, body AbandonCommandJSONRequestBody, reqEditors ...RequestEditorFn) (*AbandonCommandResponse, error)
+
+	// ApproveCommandWithBodyWithResponse Consent to a command as a second person
+	//
+	// Whoever requested it cannot. `fingerprint` is the one of the preview you saw: another is refused with 409.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /commands/{id}/approve (the `ApproveCommand` operationId).
+	ApproveCommandWithBodyWithResponse(ctx context.Context, id CommandID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ApproveCommandResponse, error)
+
+	// ApproveCommandWithResponse Consent to a command as a second person
+	//
+	// Whoever requested it cannot. `fingerprint` is the one of the preview you saw: another is refused with 409.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /commands/{id}/approve (the `ApproveCommand` operationId).
+	ApproveCommandWithResponse(ctx context.Context, id CommandID, body ApproveCommandJSONRequestBody, reqEditors ...RequestEditorFn) (*ApproveCommandResponse, error)
+
+	// CancelCommandWithBodyWithResponse End a command, or ask its agent to stop
+	//
+	// Before it was sent it ends at once. After that it is a wish: the result tells how far it came.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /commands/{id}/cancel (the `CancelCommand` operationId).
+	CancelCommandWithBodyWithResponse(ctx context.Context, id CommandID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CancelCommandResponse, error)
+
+	// CancelCommandWithResponse End a command, or ask its agent to stop
+	//
+	// Before it was sent it ends at once. After that it is a wish: the result tells how far it came.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /commands/{id}/cancel (the `CancelCommand` operationId).
+	CancelCommandWithResponse(ctx context.Context, id CommandID, body CancelCommandJSONRequestBody, reqEditors ...RequestEditorFn) (*CancelCommandResponse, error)
+
+	// ControlCommandWithBodyWithResponse Change the rate of a running job, pause it, let it go on
+	//
+	// What is left out stays as it is. A rate of 0 is as fast as the broker confirms.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /commands/{id}/control (the `ControlCommand` operationId).
+	ControlCommandWithBodyWithResponse(ctx context.Context, id CommandID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ControlCommandResponse, error)
+
+	// ControlCommandWithResponse Change the rate of a running job, pause it, let it go on
+	//
+	// What is left out stays as it is. A rate of 0 is as fast as the broker confirms.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /commands/{id}/control (the `ControlCommand` operationId).
+	ControlCommandWithResponse(ctx context.Context, id CommandID, body ControlCommandJSONRequestBody, reqEditors ...RequestEditorFn) (*ControlCommandResponse, error)
+
+	// ListCommandEventsWithResponse What happened to a command, in order
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /commands/{id}/events (the `ListCommandEvents` operationId).
+	ListCommandEventsWithResponse(ctx context.Context, id CommandID, reqEditors ...RequestEditorFn) (*ListCommandEventsResponse, error)
+
+	// ListCommandOutcomesWithResponse What a command did with each message
+	//
+	// Read from the store, a little behind the command itself.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /commands/{id}/outcomes (the `ListCommandOutcomes` operationId).
+	ListCommandOutcomesWithResponse(ctx context.Context, id CommandID, params *ListCommandOutcomesParams, reqEditors ...RequestEditorFn) (*ListCommandOutcomesResponse, error)
+
+	// RefuseCommandWithBodyWithResponse Decline a command that waits for consent
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /commands/{id}/refuse (the `RefuseCommand` operationId).
+	RefuseCommandWithBodyWithResponse(ctx context.Context, id CommandID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RefuseCommandResponse, error)
+
+	// RefuseCommandWithResponse Decline a command that waits for consent
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /commands/{id}/refuse (the `RefuseCommand` operationId).
+	RefuseCommandWithResponse(ctx context.Context, id CommandID, body RefuseCommandJSONRequestBody, reqEditors ...RequestEditorFn) (*RefuseCommandResponse, error)
+
+	// PreviewUndoWithBodyWithResponse Preview of the command that takes back what this one did
+	//
+	// It is ordered as any other, with `POST /commands`. 422 where there is no way back, 409 where nothing was done or it is undone already.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /commands/{id}/undo (the `PreviewUndo` operationId).
+	PreviewUndoWithBodyWithResponse(ctx context.Context, id CommandID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*PreviewUndoResponse, error)
+
+	// PreviewUndoWithResponse Preview of the command that takes back what this one did
+	//
+	// It is ordered as any other, with `POST /commands`. 422 where there is no way back, 409 where nothing was done or it is undone already.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /commands/{id}/undo (the `PreviewUndo` operationId).
+	PreviewUndoWithResponse(ctx context.Context, id CommandID, body PreviewUndoJSONRequestBody, reqEditors ...RequestEditorFn) (*PreviewUndoResponse, error)
+
+	// ListDetoursWithResponse Detours that stand, with their counters
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /detours (the `ListDetours` operationId).
+	ListDetoursWithResponse(ctx context.Context, params *ListDetoursParams, reqEditors ...RequestEditorFn) (*ListDetoursResponse, error)
 
 	// ListEnvironmentsWithResponse Environments that have data
 	//
@@ -4630,6 +7667,33 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /overview (the `GetOverview` operationId).
 	GetOverviewWithResponse(ctx context.Context, params *GetOverviewParams, reqEditors ...RequestEditorFn) (*GetOverviewResponse, error)
 
+	// TakePreviewWithBodyWithResponse What a command would do
+	//
+	// Asks the agent beside the broker, changes nothing, and keeps the answer for a quarter of an hour under an id with which whoever took it can order it. The count, the age range and the samples are those the agent finds; they are what a second person will see, and what the agent compares with what it finds when it begins. 422 where the broker cannot do it, with the reason; 503 where its agent does not answer.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /previews (the `TakePreview` operationId).
+	TakePreviewWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*TakePreviewResponse, error)
+
+	// TakePreviewWithResponse What a command would do
+	//
+	// Asks the agent beside the broker, changes nothing, and keeps the answer for a quarter of an hour under an id with which whoever took it can order it. The count, the age range and the samples are those the agent finds; they are what a second person will see, and what the agent compares with what it finds when it begins. 422 where the broker cannot do it, with the reason; 503 where its agent does not answer.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /previews (the `TakePreview` operationId).
+	TakePreviewWithResponse(ctx context.Context, body TakePreviewJSONRequestBody, reqEditors ...RequestEditorFn) (*TakePreviewResponse, error)
+
+	// GetPreviewWithResponse A preview that was taken
+	//
+	// For who took it, until it expires.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /previews/{id} (the `GetPreview` operationId).
+	GetPreviewWithResponse(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*GetPreviewResponse, error)
+
 	// GetStoreWithResponse Tables of the store and their sizes
 	//
 	// Returns a wrapper object for the known response body format(s).
@@ -4686,6 +7750,54 @@ type ClientWithResponsesInterface interface {
 	GetWhoamiWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*GetWhoamiResponse, error)
 }
 
+type ListAbilitiesResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Abilities
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListAbilitiesResponse) GetJSON200() *Abilities {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ListAbilitiesResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListAbilitiesResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListAbilitiesResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListAbilitiesResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListAbilitiesResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type ListAgentsResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -4728,6 +7840,54 @@ func (r ListAgentsResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r ListAgentsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ListAuditResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Audit
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListAuditResponse) GetJSON200() *Audit {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ListAuditResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListAuditResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListAuditResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListAuditResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListAuditResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -4824,6 +7984,596 @@ func (r ListChannelsResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r ListChannelsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// ListCommandsResponse200Headers the declared response headers of an HTTP 200 response for ListCommands
+type ListCommandsResponse200Headers struct {
+	Link *string
+}
+
+type ListCommandsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Commands
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+	// Headers200 the parsed response headers for an HTTP 200 response
+	Headers200 *ListCommandsResponse200Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListCommandsResponse) GetJSON200() *Commands {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ListCommandsResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListCommandsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListCommandsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListCommandsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListCommandsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// OrderCommandResponse201Headers the declared response headers of an HTTP 201 response for OrderCommand
+type OrderCommandResponse201Headers struct {
+	Location *string
+}
+
+type OrderCommandResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON201 the response for an HTTP 201 `application/json` response
+	JSON201 *Command
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+	// Headers201 the parsed response headers for an HTTP 201 response
+	Headers201 *OrderCommandResponse201Headers
+}
+
+// GetJSON201 returns the response for an HTTP 201 `application/json` response
+func (r OrderCommandResponse) GetJSON201() *Command {
+	return r.JSON201
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r OrderCommandResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r OrderCommandResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r OrderCommandResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r OrderCommandResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r OrderCommandResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type GetCommandResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Command
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetCommandResponse) GetJSON200() *Command {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r GetCommandResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetCommandResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetCommandResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetCommandResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetCommandResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type AbandonCommandResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Command
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r AbandonCommandResponse) GetJSON200() *Command {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r AbandonCommandResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r AbandonCommandResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r AbandonCommandResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r AbandonCommandResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r AbandonCommandResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ApproveCommandResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Command
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ApproveCommandResponse) GetJSON200() *Command {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ApproveCommandResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ApproveCommandResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ApproveCommandResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ApproveCommandResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ApproveCommandResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type CancelCommandResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Command
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r CancelCommandResponse) GetJSON200() *Command {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r CancelCommandResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r CancelCommandResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r CancelCommandResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r CancelCommandResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r CancelCommandResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ControlCommandResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Command
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ControlCommandResponse) GetJSON200() *Command {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ControlCommandResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ControlCommandResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ControlCommandResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ControlCommandResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ControlCommandResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ListCommandEventsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *CommandEvents
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListCommandEventsResponse) GetJSON200() *CommandEvents {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ListCommandEventsResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListCommandEventsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListCommandEventsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListCommandEventsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListCommandEventsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ListCommandOutcomesResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *CommandOutcomes
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListCommandOutcomesResponse) GetJSON200() *CommandOutcomes {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ListCommandOutcomesResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListCommandOutcomesResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListCommandOutcomesResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListCommandOutcomesResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListCommandOutcomesResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type RefuseCommandResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Command
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r RefuseCommandResponse) GetJSON200() *Command {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r RefuseCommandResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r RefuseCommandResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r RefuseCommandResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r RefuseCommandResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r RefuseCommandResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type PreviewUndoResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON201 the response for an HTTP 201 `application/json` response
+	JSON201 *Draft
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON201 returns the response for an HTTP 201 `application/json` response
+func (r PreviewUndoResponse) GetJSON201() *Draft {
+	return r.JSON201
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r PreviewUndoResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r PreviewUndoResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r PreviewUndoResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r PreviewUndoResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r PreviewUndoResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ListDetoursResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Detours
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListDetoursResponse) GetJSON200() *Detours {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ListDetoursResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListDetoursResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListDetoursResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListDetoursResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListDetoursResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -5552,6 +9302,102 @@ func (r GetOverviewResponse) ContentType() string {
 	return ""
 }
 
+type TakePreviewResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON201 the response for an HTTP 201 `application/json` response
+	JSON201 *Draft
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON201 returns the response for an HTTP 201 `application/json` response
+func (r TakePreviewResponse) GetJSON201() *Draft {
+	return r.JSON201
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r TakePreviewResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r TakePreviewResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r TakePreviewResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r TakePreviewResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r TakePreviewResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type GetPreviewResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Draft
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetPreviewResponse) GetJSON200() *Draft {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r GetPreviewResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetPreviewResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetPreviewResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetPreviewResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetPreviewResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type GetStoreResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -5833,6 +9679,19 @@ func (r GetWhoamiResponse) ContentType() string {
 	return ""
 }
 
+// ListAbilitiesWithResponse What a broker can do, and why not
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /abilities (the `ListAbilities` operationId).
+func (c *ClientWithResponses) ListAbilitiesWithResponse(ctx context.Context, params *ListAbilitiesParams, reqEditors ...RequestEditorFn) (*ListAbilitiesResponse, error) {
+	rsp, err := c.ListAbilities(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListAbilitiesResponse(rsp)
+}
+
 // ListAgentsWithResponse The fleet
 //
 // Returns a wrapper object for the known response body format(s).
@@ -5844,6 +9703,21 @@ func (c *ClientWithResponses) ListAgentsWithResponse(ctx context.Context, params
 		return nil, err
 	}
 	return ParseListAgentsResponse(rsp)
+}
+
+// ListAuditWithResponse The audit trail, newest first
+//
+// Of all time unless a range is given.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /audit (the `ListAudit` operationId).
+func (c *ClientWithResponses) ListAuditWithResponse(ctx context.Context, params *ListAuditParams, reqEditors ...RequestEditorFn) (*ListAuditResponse, error) {
+	rsp, err := c.ListAudit(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListAuditResponse(rsp)
 }
 
 // GetChannelWithResponse One channel with its series
@@ -5872,6 +9746,283 @@ func (c *ClientWithResponses) ListChannelsWithResponse(ctx context.Context, para
 		return nil, err
 	}
 	return ParseListChannelsResponse(rsp)
+}
+
+// ListCommandsWithResponse Commands, newest first
+//
+// Of all time unless a range is given. The preview of a command is left out here.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /commands (the `ListCommands` operationId).
+func (c *ClientWithResponses) ListCommandsWithResponse(ctx context.Context, params *ListCommandsParams, reqEditors ...RequestEditorFn) (*ListCommandsResponse, error) {
+	rsp, err := c.ListCommands(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListCommandsResponse(rsp)
+}
+
+// OrderCommandWithBodyWithResponse Order what a preview showed
+//
+// The command is durable when this returns; it then waits for consent or is on its way (`state`). A preview can be ordered once: asking again is refused with 409 or 404 and orders nothing.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /commands (the `OrderCommand` operationId).
+func (c *ClientWithResponses) OrderCommandWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*OrderCommandResponse, error) {
+	rsp, err := c.OrderCommandWithBody(ctx, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseOrderCommandResponse(rsp)
+}
+
+// OrderCommandWithResponse Order what a preview showed
+//
+// The command is durable when this returns; it then waits for consent or is on its way (`state`). A preview can be ordered once: asking again is refused with 409 or 404 and orders nothing.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /commands (the `OrderCommand` operationId).
+func (c *ClientWithResponses) OrderCommandWithResponse(ctx context.Context, body OrderCommandJSONRequestBody, reqEditors ...RequestEditorFn) (*OrderCommandResponse, error) {
+	rsp, err := c.OrderCommand(ctx, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseOrderCommandResponse(rsp)
+}
+
+// GetCommandWithResponse One command, now or when it changes
+//
+// With `wait` the answer comes once the command has ended or is another than `version` says (without it: than it was when the question came), else after that time, as it is. To follow a command ask again with the `version` of the answer until `ended`.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /commands/{id} (the `GetCommand` operationId).
+func (c *ClientWithResponses) GetCommandWithResponse(ctx context.Context, id CommandID, params *GetCommandParams, reqEditors ...RequestEditorFn) (*GetCommandResponse, error) {
+	rsp, err := c.GetCommand(ctx, id, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetCommandResponse(rsp)
+}
+
+// AbandonCommandWithBodyWithResponse Give up waiting for the agent of an unconfirmed command
+//
+// It becomes indeterminate and its channel is free again. A result that comes nevertheless replaces that.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /commands/{id}/abandon (the `AbandonCommand` operationId).
+func (c *ClientWithResponses) AbandonCommandWithBodyWithResponse(ctx context.Context, id CommandID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*AbandonCommandResponse, error) {
+	rsp, err := c.AbandonCommandWithBody(ctx, id, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseAbandonCommandResponse(rsp)
+}
+
+// AbandonCommandWithResponse Give up waiting for the agent of an unconfirmed command
+//
+// It becomes indeterminate and its channel is free again. A result that comes nevertheless replaces that.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /commands/{id}/abandon (the `AbandonCommand` operationId).
+func (c *ClientWithResponses) AbandonCommandWithResponse(ctx context.Context, id CommandID, body AbandonCommandJSONRequestBody, reqEditors ...RequestEditorFn) (*AbandonCommandResponse, error) {
+	rsp, err := c.AbandonCommand(ctx, id, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseAbandonCommandResponse(rsp)
+}
+
+// ApproveCommandWithBodyWithResponse Consent to a command as a second person
+//
+// Whoever requested it cannot. `fingerprint` is the one of the preview you saw: another is refused with 409.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /commands/{id}/approve (the `ApproveCommand` operationId).
+func (c *ClientWithResponses) ApproveCommandWithBodyWithResponse(ctx context.Context, id CommandID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ApproveCommandResponse, error) {
+	rsp, err := c.ApproveCommandWithBody(ctx, id, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseApproveCommandResponse(rsp)
+}
+
+// ApproveCommandWithResponse Consent to a command as a second person
+//
+// Whoever requested it cannot. `fingerprint` is the one of the preview you saw: another is refused with 409.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /commands/{id}/approve (the `ApproveCommand` operationId).
+func (c *ClientWithResponses) ApproveCommandWithResponse(ctx context.Context, id CommandID, body ApproveCommandJSONRequestBody, reqEditors ...RequestEditorFn) (*ApproveCommandResponse, error) {
+	rsp, err := c.ApproveCommand(ctx, id, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseApproveCommandResponse(rsp)
+}
+
+// CancelCommandWithBodyWithResponse End a command, or ask its agent to stop
+//
+// Before it was sent it ends at once. After that it is a wish: the result tells how far it came.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /commands/{id}/cancel (the `CancelCommand` operationId).
+func (c *ClientWithResponses) CancelCommandWithBodyWithResponse(ctx context.Context, id CommandID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CancelCommandResponse, error) {
+	rsp, err := c.CancelCommandWithBody(ctx, id, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCancelCommandResponse(rsp)
+}
+
+// CancelCommandWithResponse End a command, or ask its agent to stop
+//
+// Before it was sent it ends at once. After that it is a wish: the result tells how far it came.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /commands/{id}/cancel (the `CancelCommand` operationId).
+func (c *ClientWithResponses) CancelCommandWithResponse(ctx context.Context, id CommandID, body CancelCommandJSONRequestBody, reqEditors ...RequestEditorFn) (*CancelCommandResponse, error) {
+	rsp, err := c.CancelCommand(ctx, id, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCancelCommandResponse(rsp)
+}
+
+// ControlCommandWithBodyWithResponse Change the rate of a running job, pause it, let it go on
+//
+// What is left out stays as it is. A rate of 0 is as fast as the broker confirms.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /commands/{id}/control (the `ControlCommand` operationId).
+func (c *ClientWithResponses) ControlCommandWithBodyWithResponse(ctx context.Context, id CommandID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ControlCommandResponse, error) {
+	rsp, err := c.ControlCommandWithBody(ctx, id, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseControlCommandResponse(rsp)
+}
+
+// ControlCommandWithResponse Change the rate of a running job, pause it, let it go on
+//
+// What is left out stays as it is. A rate of 0 is as fast as the broker confirms.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /commands/{id}/control (the `ControlCommand` operationId).
+func (c *ClientWithResponses) ControlCommandWithResponse(ctx context.Context, id CommandID, body ControlCommandJSONRequestBody, reqEditors ...RequestEditorFn) (*ControlCommandResponse, error) {
+	rsp, err := c.ControlCommand(ctx, id, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseControlCommandResponse(rsp)
+}
+
+// ListCommandEventsWithResponse What happened to a command, in order
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /commands/{id}/events (the `ListCommandEvents` operationId).
+func (c *ClientWithResponses) ListCommandEventsWithResponse(ctx context.Context, id CommandID, reqEditors ...RequestEditorFn) (*ListCommandEventsResponse, error) {
+	rsp, err := c.ListCommandEvents(ctx, id, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListCommandEventsResponse(rsp)
+}
+
+// ListCommandOutcomesWithResponse What a command did with each message
+//
+// Read from the store, a little behind the command itself.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /commands/{id}/outcomes (the `ListCommandOutcomes` operationId).
+func (c *ClientWithResponses) ListCommandOutcomesWithResponse(ctx context.Context, id CommandID, params *ListCommandOutcomesParams, reqEditors ...RequestEditorFn) (*ListCommandOutcomesResponse, error) {
+	rsp, err := c.ListCommandOutcomes(ctx, id, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListCommandOutcomesResponse(rsp)
+}
+
+// RefuseCommandWithBodyWithResponse Decline a command that waits for consent
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /commands/{id}/refuse (the `RefuseCommand` operationId).
+func (c *ClientWithResponses) RefuseCommandWithBodyWithResponse(ctx context.Context, id CommandID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RefuseCommandResponse, error) {
+	rsp, err := c.RefuseCommandWithBody(ctx, id, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRefuseCommandResponse(rsp)
+}
+
+// RefuseCommandWithResponse Decline a command that waits for consent
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /commands/{id}/refuse (the `RefuseCommand` operationId).
+func (c *ClientWithResponses) RefuseCommandWithResponse(ctx context.Context, id CommandID, body RefuseCommandJSONRequestBody, reqEditors ...RequestEditorFn) (*RefuseCommandResponse, error) {
+	rsp, err := c.RefuseCommand(ctx, id, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRefuseCommandResponse(rsp)
+}
+
+// PreviewUndoWithBodyWithResponse Preview of the command that takes back what this one did
+//
+// It is ordered as any other, with `POST /commands`. 422 where there is no way back, 409 where nothing was done or it is undone already.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /commands/{id}/undo (the `PreviewUndo` operationId).
+func (c *ClientWithResponses) PreviewUndoWithBodyWithResponse(ctx context.Context, id CommandID, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*PreviewUndoResponse, error) {
+	rsp, err := c.PreviewUndoWithBody(ctx, id, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParsePreviewUndoResponse(rsp)
+}
+
+// PreviewUndoWithResponse Preview of the command that takes back what this one did
+//
+// It is ordered as any other, with `POST /commands`. 422 where there is no way back, 409 where nothing was done or it is undone already.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /commands/{id}/undo (the `PreviewUndo` operationId).
+func (c *ClientWithResponses) PreviewUndoWithResponse(ctx context.Context, id CommandID, body PreviewUndoJSONRequestBody, reqEditors ...RequestEditorFn) (*PreviewUndoResponse, error) {
+	rsp, err := c.PreviewUndo(ctx, id, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParsePreviewUndoResponse(rsp)
+}
+
+// ListDetoursWithResponse Detours that stand, with their counters
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /detours (the `ListDetours` operationId).
+func (c *ClientWithResponses) ListDetoursWithResponse(ctx context.Context, params *ListDetoursParams, reqEditors ...RequestEditorFn) (*ListDetoursResponse, error) {
+	rsp, err := c.ListDetours(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListDetoursResponse(rsp)
 }
 
 // ListEnvironmentsWithResponse Environments that have data
@@ -6087,6 +10238,51 @@ func (c *ClientWithResponses) GetOverviewWithResponse(ctx context.Context, param
 	return ParseGetOverviewResponse(rsp)
 }
 
+// TakePreviewWithBodyWithResponse What a command would do
+//
+// Asks the agent beside the broker, changes nothing, and keeps the answer for a quarter of an hour under an id with which whoever took it can order it. The count, the age range and the samples are those the agent finds; they are what a second person will see, and what the agent compares with what it finds when it begins. 422 where the broker cannot do it, with the reason; 503 where its agent does not answer.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /previews (the `TakePreview` operationId).
+func (c *ClientWithResponses) TakePreviewWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*TakePreviewResponse, error) {
+	rsp, err := c.TakePreviewWithBody(ctx, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseTakePreviewResponse(rsp)
+}
+
+// TakePreviewWithResponse What a command would do
+//
+// Asks the agent beside the broker, changes nothing, and keeps the answer for a quarter of an hour under an id with which whoever took it can order it. The count, the age range and the samples are those the agent finds; they are what a second person will see, and what the agent compares with what it finds when it begins. 422 where the broker cannot do it, with the reason; 503 where its agent does not answer.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /previews (the `TakePreview` operationId).
+func (c *ClientWithResponses) TakePreviewWithResponse(ctx context.Context, body TakePreviewJSONRequestBody, reqEditors ...RequestEditorFn) (*TakePreviewResponse, error) {
+	rsp, err := c.TakePreview(ctx, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseTakePreviewResponse(rsp)
+}
+
+// GetPreviewWithResponse A preview that was taken
+//
+// For who took it, until it expires.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /previews/{id} (the `GetPreview` operationId).
+func (c *ClientWithResponses) GetPreviewWithResponse(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*GetPreviewResponse, error) {
+	rsp, err := c.GetPreview(ctx, id, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetPreviewResponse(rsp)
+}
+
 // GetStoreWithResponse Tables of the store and their sizes
 //
 // Returns a wrapper object for the known response body format(s).
@@ -6184,6 +10380,39 @@ func (c *ClientWithResponses) GetWhoamiWithResponse(ctx context.Context, reqEdit
 	return ParseGetWhoamiResponse(rsp)
 }
 
+// ParseListAbilitiesResponse parses an HTTP response from a ListAbilitiesWithResponse call
+func ParseListAbilitiesResponse(rsp *http.Response) (*ListAbilitiesResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListAbilitiesResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Abilities
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParseListAgentsResponse parses an HTTP response from a ListAgentsWithResponse call
 func ParseListAgentsResponse(rsp *http.Response) (*ListAgentsResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -6200,6 +10429,39 @@ func ParseListAgentsResponse(rsp *http.Response) (*ListAgentsResponse, error) {
 	switch {
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
 		var dest Agents
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseListAuditResponse parses an HTTP response from a ListAuditWithResponse call
+func ParseListAuditResponse(rsp *http.Response) (*ListAuditResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListAuditResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Audit
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
@@ -6266,6 +10528,428 @@ func ParseListChannelsResponse(rsp *http.Response) (*ListChannelsResponse, error
 	switch {
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
 		var dest Channels
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseListCommandsResponse parses an HTTP response from a ListCommandsWithResponse call
+func ParseListCommandsResponse(rsp *http.Response) (*ListCommandsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListCommandsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Commands
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 200:
+		var headers ListCommandsResponse200Headers
+		if values := rsp.Header.Values("Link"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "Link", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.Link = &value
+		}
+		response.Headers200 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseOrderCommandResponse parses an HTTP response from a OrderCommandWithResponse call
+func ParseOrderCommandResponse(rsp *http.Response) (*OrderCommandResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &OrderCommandResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
+		var dest Command
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON201 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 201:
+		var headers OrderCommandResponse201Headers
+		if values := rsp.Header.Values("Location"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "Location", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.Location = &value
+		}
+		response.Headers201 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseGetCommandResponse parses an HTTP response from a GetCommandWithResponse call
+func ParseGetCommandResponse(rsp *http.Response) (*GetCommandResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetCommandResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Command
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseAbandonCommandResponse parses an HTTP response from a AbandonCommandWithResponse call
+func ParseAbandonCommandResponse(rsp *http.Response) (*AbandonCommandResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &AbandonCommandResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Command
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseApproveCommandResponse parses an HTTP response from a ApproveCommandWithResponse call
+func ParseApproveCommandResponse(rsp *http.Response) (*ApproveCommandResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ApproveCommandResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Command
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseCancelCommandResponse parses an HTTP response from a CancelCommandWithResponse call
+func ParseCancelCommandResponse(rsp *http.Response) (*CancelCommandResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &CancelCommandResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Command
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseControlCommandResponse parses an HTTP response from a ControlCommandWithResponse call
+func ParseControlCommandResponse(rsp *http.Response) (*ControlCommandResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ControlCommandResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Command
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseListCommandEventsResponse parses an HTTP response from a ListCommandEventsWithResponse call
+func ParseListCommandEventsResponse(rsp *http.Response) (*ListCommandEventsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListCommandEventsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest CommandEvents
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseListCommandOutcomesResponse parses an HTTP response from a ListCommandOutcomesWithResponse call
+func ParseListCommandOutcomesResponse(rsp *http.Response) (*ListCommandOutcomesResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListCommandOutcomesResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest CommandOutcomes
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseRefuseCommandResponse parses an HTTP response from a RefuseCommandWithResponse call
+func ParseRefuseCommandResponse(rsp *http.Response) (*RefuseCommandResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &RefuseCommandResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Command
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParsePreviewUndoResponse parses an HTTP response from a PreviewUndoWithResponse call
+func ParsePreviewUndoResponse(rsp *http.Response) (*PreviewUndoResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &PreviewUndoResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
+		var dest Draft
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON201 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseListDetoursResponse parses an HTTP response from a ListDetoursWithResponse call
+func ParseListDetoursResponse(rsp *http.Response) (*ListDetoursResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListDetoursResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Detours
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
@@ -6796,6 +11480,72 @@ func ParseGetOverviewResponse(rsp *http.Response) (*GetOverviewResponse, error) 
 	switch {
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
 		var dest Overview
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseTakePreviewResponse parses an HTTP response from a TakePreviewWithResponse call
+func ParseTakePreviewResponse(rsp *http.Response) (*TakePreviewResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &TakePreviewResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
+		var dest Draft
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON201 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseGetPreviewResponse parses an HTTP response from a GetPreviewWithResponse call
+func ParseGetPreviewResponse(rsp *http.Response) (*GetPreviewResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetPreviewResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Draft
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
