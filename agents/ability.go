@@ -171,6 +171,15 @@ type Intake interface {
 	Close(ctx context.Context) error
 }
 
+// Releaser is implemented by adapters whose Intakes with Follow leave something
+// on the broker that survives them.
+type Releaser interface {
+	// Release removes what an Intake with this Name left on the channel, such as
+	// its durable consumer. It is called when nobody will follow under the name any
+	// more; nothing there is as good.
+	Release(ctx context.Context, channel, name string) error
+}
+
 // Peeker is implemented by adapters that can look at waiting messages.
 type Peeker interface {
 	// Peek returns the first messages of a channel, at most n <= 50. traces says
