@@ -49,6 +49,7 @@ type Adapter struct {
 
 	mu     sync.Mutex
 	nc     *nats.Conn
+	denied *denials        // of nc
 	life   context.Context // ends with Close
 	finish context.CancelFunc
 	taps   sync.WaitGroup
@@ -56,6 +57,7 @@ type Adapter struct {
 	// Connect removes them.
 	orphans []consumer
 	tallies map[string]*counters // by stream and when it was made
+	product agents.Product       // as Connect found it; without a version: never
 }
 
 // consumer is one that a tap made.
@@ -94,8 +96,10 @@ func (a *Adapter) Connect(ctx context.Context) (agents.Product, error) {
 		if nc, err = a.dial(ctx, "control"); err != nil {
 			return agents.Product{}, err
 		}
+		denied := &denials{}
+		nc.SetErrorHandler(denied.take)
 		a.mu.Lock()
-		a.nc = nc
+		a.nc, a.denied = nc, denied
 		a.mu.Unlock()
 	}
 	p := agents.Product{Name: "NATS", Version: nc.ConnectedServerVersion()}
@@ -114,6 +118,9 @@ func (a *Adapter) Connect(ctx context.Context) (agents.Product, error) {
 	} else if a.ping(ctx, nc) != nil {
 		return p, fmt.Errorf("nats: %w: %w", agents.ErrNotConnected, err)
 	}
+	a.mu.Lock()
+	a.product = p
+	a.mu.Unlock()
 	return p, nil
 }
 
@@ -336,7 +343,7 @@ func (a *Adapter) observeStream(ctx context.Context, js jetstream.JetStream, o *
 		}
 		consumers := s.ListConsumers(ctx)
 		for c := range consumers.Info() {
-			if !strings.HasPrefix(c.Name, consumerPrefix) {
+			if !ours(c.Name) {
 				all = append(all, c)
 			}
 		}

@@ -20,7 +20,8 @@ func event(broker, channel, subject string, h nats.Header, data []byte, now time
 		System: system, Broker: broker, Destination: channel, Op: controlbus.OpTap,
 		RoutingKey: subject, Body: data, BodySize: int64(len(data)), Headers: headers(h),
 	}
-	if ids := h[nats.MsgIdHdr]; len(ids) > 0 {
+	// The id under which Signalbox sent a copy is not the message's own.
+	if ids := h[nats.MsgIdHdr]; len(ids) > 0 && ids[0] != operation(h) {
 		ev.MessageID = ids[0]
 	}
 	agents.LiftHeaders(ev)
