@@ -1,0 +1,196 @@
+package rabbitmq
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"time"
+
+	"github.com/signalbox-dev/signalbox/agents"
+	"github.com/signalbox-dev/signalbox/controlbus"
+)
+
+// queueDetail is what the management API tells of one queue. Its numbers lag
+// by the broker's statistics interval, its arguments and policy do not.
+type queueDetail struct {
+	Type      string         `json:"type"`
+	Durable   bool           `json:"durable"`
+	Exclusive bool           `json:"exclusive"`
+	Arguments map[string]any `json:"arguments"`
+	Policy    map[string]any `json:"effective_policy_definition"`
+	Unacked   *int64         `json:"messages_unacknowledged"`
+	Head      any            `json:"head_message_timestamp"` // seconds; "" or null where none
+}
+
+const detailColumns = "type,durable,exclusive,arguments,effective_policy_definition,messages_unacknowledged,head_message_timestamp"
+
+func (m *management) detail(ctx context.Context, vhost, queue string) (queueDetail, error) {
+	var raw struct {
+		queueDetail
+		Policy json.RawMessage `json:"effective_policy_definition"` // [] where there is none, in some versions
+	}
+	err := m.do(ctx, http.MethodGet, "/api/queues/"+url.PathEscape(vhost)+"/"+url.PathEscape(queue)+
+		"?"+url.Values{"columns": {detailColumns}}.Encode(), nil, &raw)
+	if err != nil {
+		return queueDetail{}, err
+	}
+	q := raw.queueDetail
+	_ = json.Unmarshal(raw.Policy, &q.Policy)
+	if q.Type == "" {
+		q.Type = "classic"
+	}
+	return q, nil
+}
+
+// setting is an optional argument of a queue: x-name among its arguments, or
+// name in the policy that holds for it. Of two numbers the broker takes the
+// smaller.
+func (q queueDetail) setting(name string) (value any, set bool) {
+	a, okA := q.Arguments["x-"+name]
+	p, okP := q.Policy[name]
+	if okA && okP {
+		na, isA := number(a)
+		np, isP := number(p)
+		if isA && isP && np < na {
+			return p, true
+		}
+		return a, true
+	}
+	if okA {
+		return a, true
+	}
+	return p, okP
+}
+
+func (q queueDetail) number(name string) (n int64, set bool) {
+	v, ok := q.setting(name)
+	if !ok {
+		return 0, false
+	}
+	return number(v)
+}
+
+func number(v any) (int64, bool) {
+	switch v := v.(type) {
+	case json.Number:
+		n, err := v.Int64()
+		return n, err == nil
+	case float64:
+		return int64(v), true
+	default:
+		return 0, false
+	}
+}
+
+// queueKind is the queue's type by the management API, or empty without one.
+func (a *Adapter) queueKind(ctx context.Context, vhost, queue string) (string, error) {
+	a.mu.Lock()
+	api := a.api
+	a.mu.Unlock()
+	if api == nil {
+		return "", nil
+	}
+	q, err := api.detail(ctx, vhost, queue)
+	if errors.Is(err, controlbus.ErrNotFound) {
+		return "", err
+	}
+	if err != nil {
+		return "", nil //nolint:nilerr // AMQP itself says what the queue allows
+	}
+	return q.Type, nil
+}
+
+// Inspect asks the broker for exact counts, and the management API for the rest.
+func (a *Adapter) Inspect(ctx context.Context, channel string) (agents.ChannelView, error) {
+	ctrl, api, err := a.control(ctx)
+	if err != nil {
+		return agents.ChannelView{}, err
+	}
+	vhost, queue := a.resolve(channel)
+	wrap := func(err error) error { return fmt.Errorf("rabbitmq: inspect %q: %w", channel, err) }
+	st, err := a.inspect(ctx, ctrl[vhost], queue)
+	if err != nil {
+		return agents.ChannelView{}, wrap(err)
+	}
+	v := agents.ChannelView{Kind: "queue", Ready: int64(st.Messages), Unsettled: -1, Consumers: int64(st.Consumers)}
+	if api == nil {
+		v.Notes = append(v.Notes, "Without management_url the kind of the queue, its bindings and what consumers hold unacknowledged are not known.")
+		return v, nil
+	}
+	q, err := api.detail(ctx, vhost, queue)
+	if err != nil {
+		return agents.ChannelView{}, wrap(err)
+	}
+	bindings, err := api.bindings(ctx, vhost, queue)
+	if err != nil {
+		return agents.ChannelView{}, wrap(err)
+	}
+	v.Topology = fingerprint(q.Type, bindings)
+	v.Kind = q.Type + " queue"
+	if q.Unacked != nil {
+		v.Unsettled = *q.Unacked
+	}
+	if n, ok := number(q.Head); ok && plausible(time.Unix(n, 0), time.Now()) {
+		v.Oldest = time.Unix(n, 0)
+	}
+	v.Notes = notes(q)
+	if q.Type == "stream" {
+		v.Kind, v.Unsettled = "stream", -1
+	}
+	return v, nil
+}
+
+// fingerprint is of what leads messages into the queue.
+func fingerprint(kind string, bindings []binding) string {
+	ids := make([]string, len(bindings))
+	for i, b := range bindings {
+		ids[i] = b.id()
+	}
+	slices.Sort(ids)
+	h := sha256.New()
+	fmt.Fprintf(h, "%q\n", kind)
+	for _, id := range ids {
+		fmt.Fprintf(h, "%q\n", id)
+	}
+	return hex.EncodeToString(h.Sum(nil)[:16])
+}
+
+// notes are what people should know of the queue before they act on it.
+func notes(q queueDetail) []string {
+	var out []string
+	if q.Type == "quorum" {
+		if n, ok := q.number("delivery-limit"); ok && n >= 0 {
+			out = append(out, fmt.Sprintf("The queue removes or dead-letters a message that was given back %d times; being looked at or left over by a command counts.", n))
+		}
+	}
+	n, bounded := q.number("max-length")
+	if b, ok := q.number("max-length-bytes"); ok && !bounded {
+		n, bounded = b, true
+	}
+	if bounded {
+		if how, _ := q.setting("overflow"); how == "reject-publish" || how == "reject-publish-dlx" {
+			out = append(out, fmt.Sprintf("The queue is bounded (%d) and refuses messages when it is full.", n))
+		} else {
+			out = append(out, fmt.Sprintf("The queue is bounded (%d) and drops its oldest messages when it is full.", n))
+		}
+	}
+	if ms, ok := q.number("message-ttl"); ok {
+		out = append(out, fmt.Sprintf("Messages expire after %s in the queue.", time.Duration(ms)*time.Millisecond))
+	}
+	if v, _ := q.setting("single-active-consumer"); v == true {
+		out = append(out, "The queue has a single active consumer; what a command takes while it works is missing in that consumer's order.")
+	}
+	if q.Exclusive {
+		out = append(out, "The queue is exclusive to one connection: nobody else can use it.")
+	}
+	if !q.Durable {
+		out = append(out, "The queue is not durable: its messages are gone when the broker restarts.")
+	}
+	return out
+}

@@ -1,0 +1,165 @@
+package rabbitmq
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/signalbox-dev/signalbox/agents"
+	"github.com/signalbox-dev/signalbox/controlbus"
+)
+
+// Accept acknowledges.
+func (in *intake) Accept(ctx context.Context, msgs []*agents.Message) error {
+	tags, err := in.claim(msgs)
+	if err != nil {
+		return in.wrap(err)
+	}
+	if len(tags) == 0 {
+		return nil
+	}
+	if !in.follow && in.deliveries != nil {
+		if in.slack -= int64(len(tags)); in.slack < 0 {
+			// With these acknowledged the broker might send what came after the bound.
+			if err := in.halt(ctx); err != nil {
+				return in.wrap(err)
+			}
+		}
+	}
+	err = in.call(ctx, func() error {
+		n := in.prefix(tags)
+		if n > 0 {
+			if err := in.ch.Ack(tags[n-1], true); err != nil {
+				return err
+			}
+		}
+		for _, t := range tags[n:] {
+			if err := in.ch.Ack(t, false); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return in.wrap(err)
+	}
+	for _, t := range tags {
+		if in.first > 0 && t >= in.first {
+			in.done++
+		}
+	}
+	in.forget(tags)
+	return nil
+}
+
+// Return gives back. A bounded intake keeps the messages until it is closed,
+// else the broker would send them to it again; it holds no bodies of them.
+func (in *intake) Return(ctx context.Context, msgs []*agents.Message) error {
+	tags, err := in.claim(msgs)
+	if err != nil {
+		return in.wrap(err)
+	}
+	if len(tags) == 0 {
+		return nil
+	}
+	if in.follow {
+		err = in.call(ctx, func() error {
+			n := in.prefix(tags)
+			if n > 0 {
+				if err := in.ch.Nack(tags[n-1], true, true); err != nil {
+					return err
+				}
+			}
+			for _, t := range tags[n:] {
+				if err := in.ch.Nack(t, false, true); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return in.wrap(err)
+		}
+		in.forget(tags)
+		return nil
+	}
+	if in.returned == 0 || tags[0] < in.lowest {
+		in.lowest = tags[0]
+	}
+	in.returned += int64(len(tags))
+	in.stuck += len(tags)
+	in.forget(tags)
+	if in.deliveries != nil && 2*in.stuck >= in.credit {
+		// Credit that returned messages hold does not come back: a new consumer has
+		// its own.
+		if err := in.halt(ctx); err != nil {
+			return in.wrap(err)
+		}
+	}
+	return nil
+}
+
+// claim returns the messages' tags, ascending, or an error when one of them is
+// not this intake's to settle.
+func (in *intake) claim(msgs []*agents.Message) ([]uint64, error) {
+	if err := in.alive(); err != nil {
+		return nil, err
+	}
+	tags := make([]uint64, 0, len(msgs))
+	for _, m := range msgs {
+		t, ok := m.Raw.(tag)
+		if !ok || t.in != in || !in.out[t.n] {
+			return nil, fmt.Errorf("%w: message %s was settled before, or was not taken by this intake", controlbus.ErrInvalid, m.Position)
+		}
+		tags = append(tags, t.n)
+	}
+	slices.Sort(tags)
+	if len(slices.Compact(slices.Clone(tags))) != len(tags) {
+		return nil, fmt.Errorf("%w: a message is named twice", controlbus.ErrInvalid)
+	}
+	return tags, nil
+}
+
+// prefix is how many of the tags can be settled in one step: the broker takes
+// all that are open up to a tag.
+func (in *intake) prefix(tags []uint64) int {
+	n := 0
+	for n < len(tags) && n < len(in.open) && tags[n] == in.open[n] && (in.returned == 0 || tags[n] < in.lowest) {
+		n++
+	}
+	return n
+}
+
+func (in *intake) forget(tags []uint64) {
+	for _, t := range tags {
+		delete(in.out, t)
+	}
+	in.open = slices.DeleteFunc(in.open, func(t uint64) bool {
+		_, found := slices.BinarySearch(tags, t)
+		return found
+	})
+}
+
+// Close gives back all that is not accepted. Closing the channel keeps its
+// place on every queue of RabbitMQ 3; basic.nack puts it at the end of a quorum
+// queue there. From 4.0 on both keep it, and basic.nack does not always count as
+// a failed delivery.
+func (in *intake) Close(ctx context.Context) error {
+	if in.closed {
+		return nil
+	}
+	in.closed = true
+	in.unwatch()
+	ctx, timeout := context.WithoutCancel(ctx), min(in.a.cfg.Timeout, 5*time.Second)
+	if !in.ch.IsClosed() {
+		if in.nack && (len(in.open) > 0 || in.returned > 0) {
+			_ = in.conn.do(ctx, timeout, func() error { return in.ch.Nack(0, true, true) })
+		}
+		// In order, so that the broker has read the acknowledgements before it.
+		_ = in.conn.do(ctx, timeout, in.ch.Close)
+	}
+	in.conn.end(timeout)
+	in.ready, in.open, in.out = nil, nil, nil
+	return nil
+}
