@@ -1,21 +1,24 @@
 #!/usr/bin/env bash
-# provision.sh: get what the tests run against: RabbitMQ, nats-server, Chromium
-# and a font. It installs with apt what is missing, when it may, and says by
+# provision.sh: get what the tests run against: RabbitMQ, nats-server,
+# PostgreSQL, Chromium and a font. It installs with apt what is missing, when it may, and says by
 # name what it could not get: those tests are then skipped, or fail under
-# SIGNALBOX_TEST_STRICT=1. It never leaves the packaged RabbitMQ or NATS
-# service running: tests start their own on free loopback ports.
+# SIGNALBOX_TEST_STRICT=1. It never leaves the packaged RabbitMQ, NATS
+# or PostgreSQL service running: tests start their own on free loopback ports.
 set -u
 
 say() { printf 'provision: %s\n' "$*"; }
 
 have_rabbitmq() { [ -x /usr/lib/rabbitmq/bin/rabbitmq-server ] || command -v rabbitmq-server >/dev/null; }
 have_nats() { command -v nats-server >/dev/null || [ -x /usr/sbin/nats-server ]; }
+postgres_bin() { ls -d /usr/lib/postgresql/*/bin 2>/dev/null | sort -V | tail -1; }
+have_postgres() { command -v postgres >/dev/null || [ -x "$(postgres_bin)/postgres" ]; }
 have_chromium() { command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null; }
 have_fonts() { [ -n "$(find /usr/share/fonts -name '*.ttf' -print -quit 2>/dev/null)" ]; }
 
 wanted=()
 [ -n "${SIGNALBOX_TEST_RABBITMQ_URL:-}" ] || have_rabbitmq || wanted+=(rabbitmq-server)
 [ -n "${SIGNALBOX_TEST_NATS_URL:-}" ] || have_nats || wanted+=(nats-server)
+[ -n "${SIGNALBOX_TEST_POSTGRES:-}" ] || have_postgres || wanted+=(postgresql)
 have_chromium || wanted+=(chromium)
 have_fonts || wanted+=(fonts-dejavu-core)
 
@@ -31,6 +34,10 @@ if [ ${#wanted[@]} -gt 0 ]; then
 		if [ ! -e $policy ]; then
 			printf '#!/bin/sh\nexit 101\n' >$policy && chmod +x $policy && made=1
 			trap 'rm -f /usr/sbin/policy-rc.d' EXIT
+		fi
+		# Nor does the PostgreSQL package need a cluster of its own.
+		if [ ! -e /etc/postgresql-common/createcluster.conf ]; then
+			mkdir -p /etc/postgresql-common && printf 'create_main_cluster = false\n' >/etc/postgresql-common/createcluster.conf
 		fi
 		export DEBIAN_FRONTEND=noninteractive
 		apt-get update -qq || say "apt-get update: not complete; going on with the lists there are"
@@ -71,6 +78,12 @@ if [ -n "${SIGNALBOX_TEST_NATS_URL:-}" ]; then
 else
 	nats=$(command -v nats-server || echo /usr/sbin/nats-server)
 	version nats-server '2.*' "$($nats --version 2>/dev/null | sed 's/.*v//')"
+fi
+if [ -n "${SIGNALBOX_TEST_POSTGRES:-}" ]; then
+	say "PostgreSQL: the one SIGNALBOX_TEST_POSTGRES names"
+else
+	postgres=$(command -v postgres || echo "$(postgres_bin)/postgres")
+	version PostgreSQL '1[4-9].*' "$($postgres --version 2>/dev/null | sed 's/[^0-9]*\([0-9.]*\).*/\1/')"
 fi
 version Chromium '[0-9]*' "$( (chromium --version || chromium-browser --version || google-chrome --version) 2>/dev/null | sed 's/[^0-9]*\([0-9.]*\).*/\1/')"
 if ! have_fonts; then

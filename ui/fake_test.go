@@ -570,7 +570,7 @@ func (f fakeSelf) Lag() time.Duration { return f.Snapshot(context.Background()).
 func (f fakeSelf) Snapshot(context.Context) health.Snapshot {
 	s := health.Snapshot{
 		Started: now.Add(-26 * time.Hour), Lag: 300 * time.Millisecond, Pending: 120_000, Queue: 64 << 20, QueueMax: 8 << 30, QueueDir: ".data/console/queue",
-		LastWrite: now, Rows: 98_123_411, Blocks: 81_002, QuarantineDir: ".data/console/quarantine", Accepted: 812_345, Senders: 2, Invalid: 3, Server: "26.7.1.1", Taps: 4, MaxTaps: 10_000,
+		LastWrite: now, Rows: 98_123_411, Blocks: 81_002, QuarantineDir: ".data/console/quarantine", Accepted: 812_345, Senders: 2, Invalid: 3, Server: "26.7.1.1", State: "PostgreSQL 17.2", StateShared: true, Taps: 4, MaxTaps: 10_000,
 		Engine:  &health.Engine{State: "running", Running: true, Since: now.Add(-26 * time.Hour)},
 		Queries: []storage.QueryTime{{Kind: "search", Count: 912, Latest: 512, P50: 38 * time.Millisecond, P95: 240 * time.Millisecond, Max: 2 * time.Second}, {Kind: "totals", Count: 4011, Latest: 512, P50: 9 * time.Millisecond, P95: 21 * time.Millisecond, Max: 80 * time.Millisecond}},
 		Disk:    &storage.Disk{Free: 412e9, Total: 1e12, Reserve: 50e9}, Shed: []health.Shed{{What: "requests refused", Reason: "malformed", N: 2}, {What: "live messages dropped", Reason: "slow_reader", N: 0}},
@@ -580,12 +580,13 @@ func (f fakeSelf) Snapshot(context.Context) health.Snapshot {
 		s.Shed = append(s.Shed, health.Shed{What: "requests refused", Reason: "queue_full", N: 1204})
 		s.Engine.Running, s.Engine.State, s.Engine.Restarts, s.Engine.LastError, s.Engine.Since = false, "starting", 3, "signal: killed", now.Add(-2*time.Minute)
 		s.Disk.Free, s.Quarantined = 3e9, 1
+		s.StateError = "unavailable: connection refused"
 	}
 	return s
 }
 
 func fakeEffective() settings.Effective {
-	return settings.Effective{File: "console.yaml", Started: now.Add(-26 * time.Hour), Store: "ClickHouse 26.7.1.1, embedded", Settings: []settings.Setting{
+	return settings.Effective{File: "console.yaml", Started: now.Add(-26 * time.Hour), Store: "ClickHouse 26.7.1.1, embedded; state in SQLite 3.51.0", Settings: []settings.Setting{
 		{Key: "data_dir", Value: ".data/console", Default: ".data/console"},
 		{Key: "storage.dsn", Value: "***", Changed: true},
 		{Key: "storage.retention.messages_days", Value: "30", Default: "14", Changed: true},

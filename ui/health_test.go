@@ -32,7 +32,7 @@ func TestHealthSaysHowSignalboxIsAndWhatToDo(t *testing.T) {
 		}
 	}
 	got = sick(fakeSelf{sick: true})
-	for _, want := range []string{"Ingest lag: nothing is stored, and 6 more things to look at", "write block 81003: connection refused", "nearly full", "queue full: The queue on disk was full", "signal: killed", "below the reserve", "put aside"} {
+	for _, want := range []string{"Ingest lag: nothing is stored, and 7 more things to look at", "write block 81003: connection refused", "nearly full", "queue full: The queue on disk was full", "signal: killed", "below the reserve", "put aside"} {
 		if !strings.Contains(got, want) {
 			t.Errorf("sick: lacks %q in:\n%s", want, got)
 		}

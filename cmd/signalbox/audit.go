@@ -27,8 +27,9 @@ var errTampered = errors.New("the audit trail is not what was written")
 func audit(ctx context.Context, args []string, out io.Writer) error {
 	flags := flag.NewFlagSet("signalbox audit", flag.ContinueOnError)
 	file := flags.String("config", "", "the console's configuration `file`, for where the trail is; without one the defaults hold")
+	dsnFile := flags.String("dsn-file", "", "`file` with the DSN of a PostgreSQL database whose trail to verify instead")
 	db := flags.String("db", "", "state `file` to verify instead, such as a copy of a console's state.db")
-	key := flags.String("key", "", "public `key` the heads must be signed with; without one the key beside the state file")
+	key := flags.String("key", "", "public `key` the heads must be signed with; without one the key beside the state file, or in the data directory")
 	heads := flags.String("heads", "", "`file` of signed heads kept elsewhere; without one audit_heads of the configuration, where it exists")
 	flags.Usage = func() {
 		fmt.Fprint(flags.Output(), `Usage: signalbox audit [flags] verify | key
@@ -51,18 +52,29 @@ key prints the public key. Keep it, and copies of the heads, on another machine.
 		return fmt.Errorf("%w: signalbox audit: want verify or key, behind the flags", errUsage)
 	}
 	path, kept := *db, *heads
-	if path == "" {
+	in := stateConfig{DSNFile: *dsnFile}
+	if err := in.read(); err != nil {
+		return fmt.Errorf("%w: --dsn-file: %w", errUsage, err)
+	}
+	switch {
+	case path != "" && in.DSN != "":
+		return fmt.Errorf("%w: signalbox audit: give --db or --dsn-file, not both", errUsage)
+	case in.DSN != "" && *key == "":
+		return fmt.Errorf("%w: signalbox audit: --dsn-file wants --key, which signalbox audit key prints on a console", errUsage)
+	case path == "" && in.DSN == "":
 		cfg, err := loadConfig(*file)
 		if err != nil {
 			return fmt.Errorf("%w: %w", errUsage, err)
 		}
-		path = filepath.Join(cfg.DataDir, "state.db")
+		path, in = filepath.Join(cfg.DataDir, "state.db"), cfg.State // the key is beside it, whatever the database
 		if kept == "" {
 			kept = cfg.AuditHeads
 		}
 	}
-	if _, err := os.Stat(path); err != nil {
-		return fmt.Errorf("audit trail: %w", err)
+	if in.DSN == "" {
+		if _, err := os.Stat(path); err != nil {
+			return fmt.Errorf("audit trail: %w", err)
+		}
 	}
 	if *key == "" {
 		var err error
@@ -81,7 +93,13 @@ key prints the public key. Keep it, and copies of the heads, on another machine.
 	case kept != "" && (*heads != "" || !errors.Is(err, fs.ErrNotExist)):
 		return fmt.Errorf("heads: %w", err)
 	}
-	r, err := state.VerifyAudit(ctx, path, *key, list)
+	var r state.AuditReport
+	var err error
+	if in.DSN != "" {
+		r, err = state.VerifyAuditDSN(ctx, in.DSN, *key, list)
+	} else {
+		r, err = state.VerifyAudit(ctx, path, *key, list)
+	}
 	if err != nil {
 		return err
 	}

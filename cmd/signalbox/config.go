@@ -52,6 +52,7 @@ type config struct {
 
 	Log        logConfig         `yaml:"log"`
 	Storage    storageConfig     `yaml:"storage"`
+	State      stateConfig       `yaml:"state"`
 	Collector  collector.Config  `yaml:"collector"`
 	Ingest     ingest.Config     `yaml:"ingest"`
 	OTLP       otlp.Config       `yaml:"otlp"`
@@ -125,6 +126,9 @@ func loadConfig(path string) (config, error) {
 		}
 		c.Storage.DSN = dsn
 	}
+	if err := c.State.read(); err != nil {
+		return config{}, fmt.Errorf("configuration %s: state%w", path, err)
+	}
 	if c.OIDC.ClientSecretFile != "" {
 		secret, err := controlbus.SecretFromFile(c.OIDC.ClientSecretFile)
 		if err != nil {
@@ -189,6 +193,7 @@ func (c config) validate() error {
 	if c.Storage.DSN == "" {
 		section("storage.engine.", c.Storage.Engine.Validate())
 	}
+	section("state.", c.State.validate())
 	section("collector.", c.Collector.Validate())
 	section("ingest.", c.Ingest.Validate())
 	section("otlp.", c.OTLP.Validate())

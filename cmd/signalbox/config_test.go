@@ -44,6 +44,8 @@ func TestMistakesAreNamedWithTheirPlace(t *testing.T) {
 		{"a mode that is none", "access: {mode: closed, agents: maybe, session_idle: 1s}\n", []string{"access.mode", "access.agents", "access.session_idle"}},
 		{"several at once", "collector:\n  max_bytes: 1\nlive:\n  max_rate: 0\n", []string{"collector.max_bytes", "live.max_rate"}},
 		{"two places for a secret", "storage:\n  dsn: http://x\n  dsn_file: y\n", []string{"dsn or dsn_file"}},
+		{"two places for the state", "state:\n  dsn: postgres://x\n  dsn_file: y\n", []string{"state", "dsn or dsn_file"}},
+		{"a DSN that cannot be read", "state:\n  dsn: postgres://ann:geheim@host:notaport/db\n", []string{"state.dsn", "postgres://user:password@host"}},
 	} {
 		file := filepath.Join(t.TempDir(), "console.yaml")
 		if err := os.WriteFile(file, []byte(c.text), 0o600); err != nil {
@@ -53,6 +55,9 @@ func TestMistakesAreNamedWithTheirPlace(t *testing.T) {
 		if err == nil {
 			t.Errorf("%s: no error", c.name)
 			continue
+		}
+		if strings.Contains(err.Error(), "geheim") {
+			t.Errorf("%s: the password is in %q", c.name, err)
 		}
 		for _, part := range c.want {
 			if !strings.Contains(err.Error(), part) {

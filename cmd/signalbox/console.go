@@ -10,7 +10,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"time"
@@ -92,7 +91,7 @@ func newConsole(ctx context.Context, cfg config, log *slog.Logger) (_ *console, 
 		return nil, err
 	}
 	c.receiver = otlp.New(cfg.OTLP, c.collector, c.set, part("otlp"))
-	if c.state, err = state.Open(ctx, filepath.Join(cfg.DataDir, "state.db")); err != nil {
+	if c.state, err = openState(ctx, cfg, part("state")); err != nil {
 		return nil, err
 	}
 	if c.roster, err = link.NewRoster(ctx, c.state, part("link")); err != nil {

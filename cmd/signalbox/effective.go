@@ -66,5 +66,6 @@ func (c *console) effective() settings.Effective {
 	if c.engine != nil {
 		e.Store += ", embedded"
 	}
+	e.Store += "; state in " + c.state.Version()
 	return e
 }

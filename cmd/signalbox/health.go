@@ -85,6 +85,7 @@ func (h health) Snapshot(ctx context.Context) healthpage.Snapshot {
 		Rows: in.Rows, Blocks: in.Blocks, Retries: in.Retries, Quarantined: in.Quarantined, QuarantineDir: c.cfg.Ingest.Quarantine,
 		Accepted: col.Accepted, Duplicates: col.Duplicates, Invalid: col.Invalid, Senders: col.Senders,
 		Taps: taps.Taps, MaxTaps: taps.MaxTaps,
+		State: c.state.Version(), StateShared: c.state.Shared(),
 		Server: c.store.Version(), Queries: c.store.QueryTimes(),
 	}
 	for _, reason := range slices.Sorted(maps.Keys(col.Refused)) {
@@ -96,6 +97,9 @@ func (h health) Snapshot(ctx context.Context) healthpage.Snapshot {
 	if c.engine != nil {
 		st := c.engine.Status()
 		s.Engine = &healthpage.Engine{State: string(st.State), Running: st.State == engine.Running, Since: st.Since, Restarts: st.Restarts, LastError: st.LastError}
+	}
+	if err := c.state.Check(ctx); err != nil {
+		s.StateError = err.Error()
 	}
 	// A store that does not answer does not tell of its disk either; the page
 	// says so beside the tables.

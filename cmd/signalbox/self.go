@@ -71,6 +71,7 @@ func (c *console) tell(ctx context.Context, md pmetric.Metrics) error {
 
 // measure registers what no part counts of itself.
 func (c *console) measure() {
+	c.state.Measure(c.set)
 	c.set.NewGauge("signalbox_info{version="+`"`+version+`"}`, func() float64 { return 1 })
 	if c.engine != nil {
 		c.set.NewGauge("signalbox_engine_up", func() float64 {

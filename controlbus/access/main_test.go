@@ -3,23 +3,81 @@ package access_test
 import (
 	"bytes"
 	"context"
+	"database/sql"
+	"encoding/base64"
 	"errors"
 	"log/slog"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"github.com/signalbox-dev/signalbox/controlbus"
 	"github.com/signalbox-dev/signalbox/controlbus/access"
 	"github.com/signalbox-dev/signalbox/storage/state"
+	"github.com/signalbox-dev/signalbox/test/broker"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { broker.Main(m) }
+
+// onPostgres is set in the process in which these tests run a second time.
+const onPostgres = "SIGNALBOX_TEST_ACCESS_ON_POSTGRES"
+
+// Every test of this package again, with PostgreSQL instead of SQLite.
+func TestEverythingOnPostgreSQL(t *testing.T) {
+	t.Parallel()
+	if os.Getenv(onPostgres) != "" {
+		t.Skip("this is it")
+	}
+	server := broker.PostgreSQL(t)
+	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=.", "-test.v")
+	cmd.Env = append(os.Environ(), onPostgres+"=1", "SIGNALBOX_TEST_POSTGRES="+server.URL)
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	if n := bytes.Count(out, []byte("--- PASS: ")); n < 10 {
+		t.Errorf("only %d tests passed:\n%s", n, out)
+	} else {
+		t.Logf("%d tests passed", n)
+	}
+}
+
+func (c *console) open() (*state.Store, error) {
+	if os.Getenv(onPostgres) != "" {
+		c.dsn = broker.PostgreSQL(c.t).Schema(c.t)
+		return state.OpenDSN(c.t.Context(), controlbus.Secret(c.dsn), filepath.Join(filepath.Dir(c.path), state.KeyFile))
+	}
+	return state.Open(c.t.Context(), c.path)
+}
+
+// dump is everything that is kept, as who has the file or the database sees it.
+func (c *console) dump() (all []byte) {
+	c.t.Helper()
+	if c.dsn == "" {
+		for _, name := range []string{c.path, c.path + "-wal"} {
+			b, err := os.ReadFile(name)
+			if err != nil {
+				c.t.Fatal(err)
+			}
+			all = append(all, b...)
+		}
+		return all
+	}
+	db, err := sql.Open("pgx", c.dsn)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	defer db.Close()
+	if err := db.QueryRowContext(c.t.Context(), `SELECT string_agg(query_to_xml('SELECT * FROM ' || quote_ident(table_name), false, false, '')::text, '')
+		FROM information_schema.tables WHERE table_schema = current_schema()`).Scan(&all); err != nil {
+		c.t.Fatal(err)
+	}
+	return all
+}
 
 const password = "correct horse battery"
 
@@ -29,6 +87,7 @@ type console struct {
 	ctx   context.Context
 	store *state.Store
 	path  string
+	dsn   string // of PostgreSQL; empty: SQLite
 	log   *bytes.Buffer
 }
 
@@ -36,7 +95,7 @@ func start(t *testing.T, edit func(*access.Config)) *console {
 	t.Helper()
 	c := &console{t: t, path: filepath.Join(t.TempDir(), "state.db"), log: &bytes.Buffer{}}
 	var err error
-	if c.store, err = state.Open(t.Context(), c.path); err != nil {
+	if c.store, err = c.open(); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
@@ -415,17 +474,10 @@ func TestTheAuditTrailTellsAllAndNoSecret(t *testing.T) {
 		t.Errorf("who read the body: got %+v, %v", read, err)
 	}
 	// Nobody who reads the file can sign in with what is in it.
-	var dump []byte
-	for _, name := range []string{c.path, c.path + "-wal"} {
-		b, err := os.ReadFile(name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		dump = append(dump, b...)
-	}
-	dump = append(dump, c.log.Bytes()...)
+	dump := append(c.dump(), c.log.Bytes()...)
 	for what, secret := range map[string]string{"password": password, "session": session.Reveal(), "other session": other.Reveal(), "token": token.Reveal()} {
-		if bytes.Contains(dump, []byte(secret)) {
+		// In a column of bytes PostgreSQL's dump has it in base64.
+		if bytes.Contains(dump, []byte(secret)) || bytes.Contains(dump, []byte(base64.StdEncoding.EncodeToString([]byte(secret)))) {
 			t.Errorf("the %s is in the state file or the log", what)
 		}
 	}

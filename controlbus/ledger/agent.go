@@ -53,6 +53,7 @@ type Session struct {
 // be done twice, so that it is indeterminate now.
 func (l *Ledger) Dispatch(ctx context.Context, s Session, id controlbus.CommandID) (c controlbus.Command, left time.Duration, ok bool, err error) {
 	c, err = l.quietly(ctx, id, func(tx Tx, c *controlbus.Command, step func(Event) error) error {
+		ok = false // this may be another try
 		if c.Target.Agent != s.Agent {
 			return fmt.Errorf("ledger: dispatch %s: %w: it is not for agent %q", id, controlbus.ErrDenied, s.Agent)
 		}

@@ -11,7 +11,7 @@
 // Merge is idempotent by (command, agent's journal, number of its record); a result that
 // comes late is recorded, never dropped. Package controlbus draws the states.
 //
-// The package declares the Store it needs; storage/state has it in SQLite.
+// The package declares the Store it needs; storage/state has it in SQLite and PostgreSQL.
 // Ledger starts nothing: controlbus/link calls it as frames arrive and time
 // passes.
 package ledger

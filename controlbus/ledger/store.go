@@ -14,7 +14,8 @@ import (
 type Store interface {
 	// ChangeLedger runs f in one transaction, which is durable when it returns
 	// nil. An error of f is returned as it is, and nothing has changed. f must
-	// not call the store but through tx.
+	// not call the store but through tx, and is run again where it collided with
+	// another transaction.
 	ChangeLedger(ctx context.Context, f func(tx Tx) error) error
 
 	Command(ctx context.Context, id controlbus.CommandID) (controlbus.Command, error)

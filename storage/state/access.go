@@ -2,15 +2,11 @@ package state
 
 import (
 	"context"
-	"database/sql"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
 	"time"
-
-	"modernc.org/sqlite"
-	sqlite3 "modernc.org/sqlite/lib"
 
 	"github.com/signalbox-dev/signalbox/controlbus"
 	"github.com/signalbox-dev/signalbox/controlbus/access"
@@ -19,39 +15,6 @@ import (
 // access.Store is implemented here for users, links and sessions, in tokens.go
 // for tokens, and in audit.go for events.
 var _ access.Store = (*Store)(nil)
-
-// inTx runs f in a transaction and commits where it returns nil.
-func (s *Store) inTx(ctx context.Context, what string, f func(*sql.Tx) error) error {
-	tx, err := s.db.BeginTx(ctx, nil)
-	if err != nil {
-		return fmt.Errorf("state: %s: %w", what, err)
-	}
-	defer tx.Rollback() //nolint:errcheck // after Commit there is nothing to roll back
-	if err := f(tx); err != nil {
-		return fmt.Errorf("state: %s: %w", what, known(err))
-	}
-	if err := s.signHead(ctx, tx); err != nil {
-		return fmt.Errorf("state: %s: audit tree: %w", what, err)
-	}
-	if err := tx.Commit(); err != nil {
-		return fmt.Errorf("state: %s: %w", what, known(err))
-	}
-	return nil
-}
-
-// known gives the driver's errors the sentinels that callers ask for.
-func known(err error) error {
-	if errors.Is(err, sql.ErrNoRows) {
-		return controlbus.ErrNotFound
-	}
-	if e := (*sqlite.Error)(nil); errors.As(err, &e) {
-		switch e.Code() {
-		case sqlite3.SQLITE_CONSTRAINT_UNIQUE, sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY:
-			return fmt.Errorf("%w: there is one already", controlbus.ErrConflict)
-		}
-	}
-	return err
-}
 
 // nanos keeps the zero time apart from 1970.
 func nanos(t time.Time) int64 {
@@ -89,13 +52,6 @@ func scanUser(row scanner, more ...any) (access.User, error) {
 	return u, nil
 }
 
-// querier is a transaction or the database.
-type querier interface {
-	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
-	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
-	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
-}
-
 func users(ctx context.Context, q querier) ([]access.User, error) {
 	rows, err := q.QueryContext(ctx, `SELECT `+userColumns+` FROM users ORDER BY name_key`)
 	if err != nil {
@@ -117,7 +73,7 @@ func users(ctx context.Context, q querier) ([]access.User, error) {
 func (s *Store) Users(ctx context.Context) ([]access.User, error) {
 	all, err := users(ctx, s.db)
 	if err != nil {
-		return nil, fmt.Errorf("state: users: %w", err)
+		return nil, fmt.Errorf("state: users: %w", known(err))
 	}
 	return all, nil
 }
@@ -145,7 +101,7 @@ func (s *Store) UserBySubject(ctx context.Context, issuer, subject string) (acce
 	return s.user(ctx, `issuer = ? AND subject = ? AND issuer <> ''`, issuer, subject)
 }
 
-func insertUser(ctx context.Context, tx *sql.Tx, u access.User) error {
+func insertUser(ctx context.Context, tx querier, u access.User) error {
 	grants, err := json.Marshal(u.Grants)
 	if err != nil {
 		return err
@@ -160,13 +116,13 @@ func insertUser(ctx context.Context, tx *sql.Tx, u access.User) error {
 
 // AddUser implements access.Store.
 func (s *Store) AddUser(ctx context.Context, u access.User, e access.Event) error {
-	return s.inTx(ctx, "add user", func(tx *sql.Tx) error {
+	return s.inTx(ctx, "add user", func(tx querier) error {
 		return errors.Join(insertUser(ctx, tx, u), addEvent(ctx, tx, e))
 	})
 }
 
 // one finds a user among all, and the others.
-func one(ctx context.Context, tx *sql.Tx, id string) (u access.User, others []access.User, err error) {
+func one(ctx context.Context, tx querier, id string) (u access.User, others []access.User, err error) {
 	all, err := users(ctx, tx)
 	if err != nil {
 		return u, nil, err
@@ -187,7 +143,7 @@ func one(ctx context.Context, tx *sql.Tx, id string) (u access.User, others []ac
 
 // ChangeUser implements access.Store.
 func (s *Store) ChangeUser(ctx context.Context, id string, e access.Event, edit func(*access.User, []access.User) error) error {
-	return s.inTx(ctx, "change user", func(tx *sql.Tx) error {
+	return s.inTx(ctx, "change user", func(tx querier) error {
 		u, others, err := one(ctx, tx, id)
 		if err != nil {
 			return err
@@ -212,7 +168,7 @@ func (s *Store) ChangeUser(ctx context.Context, id string, e access.Event, edit 
 
 // DeleteUser implements access.Store.
 func (s *Store) DeleteUser(ctx context.Context, id string, e access.Event, check func(access.User, []access.User) error) error {
-	return s.inTx(ctx, "delete user", func(tx *sql.Tx) error {
+	return s.inTx(ctx, "delete user", func(tx querier) error {
 		u, others, err := one(ctx, tx, id)
 		if err != nil {
 			return err
@@ -237,7 +193,7 @@ func (s *Store) DeleteUser(ctx context.Context, id string, e access.Event, check
 
 // PutLink implements access.Store.
 func (s *Store) PutLink(ctx context.Context, l access.Link, e *access.Event) error {
-	return s.inTx(ctx, "one-time link", func(tx *sql.Tx) error {
+	return s.inTx(ctx, "one-time link", func(tx querier) error {
 		if _, err := tx.ExecContext(ctx, `INSERT INTO user_links (hash, user_id, expires_at) VALUES (?, ?, ?)
 			ON CONFLICT (user_id) DO UPDATE SET hash = excluded.hash, expires_at = excluded.expires_at`, l.Hash[:], l.UserID, nanos(l.ExpiresAt)); err != nil {
 			return err
@@ -261,13 +217,13 @@ func link(ctx context.Context, q querier, hash [32]byte) (access.Link, error) {
 func (s *Store) Link(ctx context.Context, hash [32]byte) (access.Link, error) {
 	l, err := link(ctx, s.db, hash)
 	if err != nil {
-		return l, fmt.Errorf("state: one-time link: %w", err)
+		return l, fmt.Errorf("state: one-time link: %w", known(err))
 	}
 	return l, nil
 }
 
 // useLink consumes a link that holds.
-func useLink(ctx context.Context, tx *sql.Tx, hash [32]byte, now time.Time) (access.Link, error) {
+func useLink(ctx context.Context, tx querier, hash [32]byte, now time.Time) (access.Link, error) {
 	l, err := link(ctx, tx, hash)
 	if err != nil {
 		return l, err
@@ -281,7 +237,7 @@ func useLink(ctx context.Context, tx *sql.Tx, hash [32]byte, now time.Time) (acc
 
 // UseSetupLink implements access.Store.
 func (s *Store) UseSetupLink(ctx context.Context, hash [32]byte, now time.Time, u access.User, session access.Session, e access.Event) error {
-	return s.inTx(ctx, "first user", func(tx *sql.Tx) error {
+	return s.inTx(ctx, "first user", func(tx querier) error {
 		l, err := useLink(ctx, tx, hash, now)
 		if err != nil {
 			return err
@@ -305,7 +261,7 @@ func (s *Store) UseSetupLink(ctx context.Context, hash [32]byte, now time.Time, 
 
 // UsePasswordLink implements access.Store.
 func (s *Store) UsePasswordLink(ctx context.Context, hash [32]byte, now time.Time, password string, e access.Event) error {
-	return s.inTx(ctx, "set password", func(tx *sql.Tx) error {
+	return s.inTx(ctx, "set password", func(tx querier) error {
 		l, err := useLink(ctx, tx, hash, now)
 		if err != nil {
 			return err
@@ -324,7 +280,7 @@ func (s *Store) UsePasswordLink(ctx context.Context, hash [32]byte, now time.Tim
 	})
 }
 
-func insertSession(ctx context.Context, tx *sql.Tx, x access.Session) error {
+func insertSession(ctx context.Context, tx querier, x access.Session) error {
 	_, err := tx.ExecContext(ctx, `INSERT INTO sessions (hash, id, user_id, created_at, seen_at, expires_at, address, user_agent) VALUES (?, ?, ?, ?, ?, ?, ?, ?)`,
 		x.Hash[:], x.ID, x.UserID, nanos(x.CreatedAt), nanos(x.SeenAt), nanos(x.ExpiresAt), x.Address, x.UserAgent)
 	return err
@@ -332,7 +288,7 @@ func insertSession(ctx context.Context, tx *sql.Tx, x access.Session) error {
 
 // AddSession implements access.Store.
 func (s *Store) AddSession(ctx context.Context, x access.Session, replaces *[32]byte, e access.Event) error {
-	return s.inTx(ctx, "add session", func(tx *sql.Tx) error {
+	return s.inTx(ctx, "add session", func(tx querier) error {
 		if _, err := tx.ExecContext(ctx, `DELETE FROM sessions WHERE expires_at <= ?`, nanos(x.CreatedAt)); err != nil {
 			return err
 		}
@@ -387,8 +343,8 @@ func (s *Store) Session(ctx context.Context, hash [32]byte) (access.Session, acc
 
 // TouchSession implements access.Store.
 func (s *Store) TouchSession(ctx context.Context, hash [32]byte, seen time.Time) error {
-	if _, err := s.db.ExecContext(ctx, `UPDATE sessions SET seen_at = max(seen_at, ?) WHERE hash = ?`, nanos(seen), hash[:]); err != nil {
-		return fmt.Errorf("state: session: %w", err)
+	if _, err := s.db.ExecContext(ctx, `UPDATE sessions SET seen_at = ? WHERE hash = ? AND seen_at < ?`, nanos(seen), hash[:], nanos(seen)); err != nil {
+		return fmt.Errorf("state: session: %w", known(err))
 	}
 	return nil
 }
@@ -397,26 +353,26 @@ func (s *Store) TouchSession(ctx context.Context, hash [32]byte, seen time.Time)
 func (s *Store) Sessions(ctx context.Context, userID string) ([]access.Session, error) {
 	rows, err := s.db.QueryContext(ctx, `SELECT `+sessionColumns+` FROM sessions s WHERE s.user_id = ? ORDER BY s.seen_at DESC`, userID)
 	if err != nil {
-		return nil, fmt.Errorf("state: sessions: %w", err)
+		return nil, fmt.Errorf("state: sessions: %w", known(err))
 	}
 	defer rows.Close()
 	var all []access.Session
 	for rows.Next() {
 		var r sessionRow
 		if err := rows.Scan(r.fields()...); err != nil {
-			return nil, fmt.Errorf("state: sessions: %w", err)
+			return nil, fmt.Errorf("state: sessions: %w", known(err))
 		}
 		all = append(all, r.session())
 	}
 	if err := rows.Err(); err != nil {
-		return nil, fmt.Errorf("state: sessions: %w", err)
+		return nil, fmt.Errorf("state: sessions: %w", known(err))
 	}
 	return all, nil
 }
 
 // EndSession implements access.Store.
 func (s *Store) EndSession(ctx context.Context, userID, id string, e access.Event) error {
-	return s.inTx(ctx, "end session", func(tx *sql.Tx) error {
+	return s.inTx(ctx, "end session", func(tx querier) error {
 		res, err := tx.ExecContext(ctx, `DELETE FROM sessions WHERE user_id = ? AND id = ?`, userID, id)
 		if err != nil {
 			return err

@@ -2,7 +2,6 @@ package state
 
 import (
 	"context"
-	"database/sql"
 	"fmt"
 	"strings"
 
@@ -11,7 +10,7 @@ import (
 
 // AddEvent implements access.Store.
 func (s *Store) AddEvent(ctx context.Context, e access.Event) error {
-	return s.inTx(ctx, "audit "+e.Code, func(tx *sql.Tx) error { return addEvent(ctx, tx, e) })
+	return s.inTx(ctx, "audit "+e.Code, func(tx querier) error { return addEvent(ctx, tx, e) })
 }
 
 // Events implements access.Store.
@@ -26,7 +25,7 @@ func (s *Store) Events(ctx context.Context, q access.EventQuery) ([]access.Event
 		add("seq < ?", q.Before)
 	}
 	if q.Code != "" {
-		add(`code LIKE ? ESCAPE '\'`, strings.NewReplacer(`\`, `\\`, `%`, `\%`, `_`, `\_`, `*`, `%`).Replace(q.Code))
+		add(`code LIKE ? ESCAPE '\'`, strings.NewReplacer(`\`, `\\`, `%`, `\%`, `_`, `\_`, `*`, `%`).Replace(strings.ToLower(q.Code)))
 	}
 	if q.Actor != "" {
 		add("lower(actor_name) = ?", strings.ToLower(q.Actor))
@@ -40,7 +39,7 @@ func (s *Store) Events(ctx context.Context, q access.EventQuery) ([]access.Event
 	rows, err := s.db.QueryContext(ctx, `SELECT seq, at, actor_kind, actor_id, actor_name, code, target, env, channel, refused, detail, address
 		FROM audit WHERE `+strings.Join(where, " AND ")+` ORDER BY seq DESC LIMIT ?`, append(args, min(limit, 500))...)
 	if err != nil {
-		return nil, fmt.Errorf("state: audit: %w", err)
+		return nil, fmt.Errorf("state: audit: %w", known(err))
 	}
 	defer rows.Close()
 	var all []access.Event
@@ -51,13 +50,13 @@ func (s *Store) Events(ctx context.Context, q access.EventQuery) ([]access.Event
 			kind string
 		)
 		if err := rows.Scan(&e.Seq, &when, &kind, &e.Actor.ID, &e.Actor.Name, &e.Code, &e.Target, &e.Env, &e.Channel, &e.Refused, &e.Detail, &e.Address); err != nil {
-			return nil, fmt.Errorf("state: audit: %w", err)
+			return nil, fmt.Errorf("state: audit: %w", known(err))
 		}
 		e.At, e.Actor.Kind = at(when), access.Kind(kind)
 		all = append(all, e)
 	}
 	if err := rows.Err(); err != nil {
-		return nil, fmt.Errorf("state: audit: %w", err)
+		return nil, fmt.Errorf("state: audit: %w", known(err))
 	}
 	return all, nil
 }

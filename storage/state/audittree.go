@@ -69,17 +69,10 @@ func (r auditRecord) bytes(prev []byte) ([]byte, error) {
 
 // addEvent appends to the audit trail and its tree.
 func addEvent(ctx context.Context, q querier, e access.Event) error {
-	res, err := q.ExecContext(ctx, `INSERT INTO audit (at, actor_kind, actor_id, actor_name, code, target, env, channel, refused, detail, address) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-		nanos(e.At), string(e.Actor.Kind), e.Actor.ID, e.Actor.Name, e.Code, e.Target, e.Env, e.Channel, e.Refused, e.Detail, e.Address)
-	if err != nil {
-		return err
-	}
-	seq, err := res.LastInsertId()
-	if err != nil {
-		return err
-	}
 	// As it is in the table, so that what is hashed is what is read back.
-	r, err := scanAuditRecord(q.QueryRowContext(ctx, `SELECT `+auditColumns+` FROM audit WHERE seq = ?`, seq))
+	r, err := scanAuditRecord(q.QueryRowContext(ctx, `INSERT INTO audit (at, actor_kind, actor_id, actor_name, code, target, env, channel, refused, detail, address)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING `+auditColumns,
+		nanos(e.At), string(e.Actor.Kind), e.Actor.ID, e.Actor.Name, e.Code, e.Target, e.Env, e.Channel, e.Refused, e.Detail, e.Address))
 	if err != nil {
 		return err
 	}
@@ -116,13 +109,41 @@ func addLeaf(ctx context.Context, q querier, r auditRecord) error {
 
 func storedHashes(ctx context.Context, q querier) tlog.HashReader {
 	return tlog.HashReaderFunc(func(indexes []int64) ([]tlog.Hash, error) {
+		if len(indexes) == 0 {
+			return nil, nil
+		}
+		args := make([]any, len(indexes))
+		for i, at := range indexes {
+			args[i] = at
+		}
+		// In one go: each question is a way to the server and back.
+		rows, err := q.QueryContext(ctx, `SELECT i, hash FROM audit_hashes WHERE i IN (?`+strings.Repeat(", ?", len(args)-1)+`)`, args...)
+		if err != nil {
+			return nil, err
+		}
+		defer rows.Close()
+		found := make(map[int64]tlog.Hash, len(indexes))
+		for rows.Next() {
+			var i int64
+			var hash []byte
+			if err := rows.Scan(&i, &hash); err != nil {
+				return nil, err
+			}
+			if len(hash) != len(tlog.Hash{}) {
+				return nil, fmt.Errorf("audit hash %d has %d bytes", i, len(hash))
+			}
+			found[i] = tlog.Hash(hash)
+		}
+		if err := rows.Err(); err != nil {
+			return nil, err
+		}
 		out := make([]tlog.Hash, len(indexes))
 		for i, at := range indexes {
-			var h []byte
-			if err := q.QueryRowContext(ctx, `SELECT hash FROM audit_hashes WHERE i = ?`, at).Scan(&h); err != nil {
-				return nil, fmt.Errorf("audit hash %d: %w", at, err)
+			h, ok := found[at]
+			if !ok {
+				return nil, fmt.Errorf("audit hash %d: %w", at, controlbus.ErrNotFound)
 			}
-			copy(out[i][:], h)
+			out[i] = h
 		}
 		return out, nil
 	})
@@ -132,11 +153,16 @@ func storedHashes(ctx context.Context, q querier) tlog.HashReader {
 // transaction does.
 func (s *Store) signHead(ctx context.Context, q querier) error {
 	var size, signed int64
-	if err := q.QueryRowContext(ctx, `SELECT coalesce((SELECT max(n) + 1 FROM audit_leaves), 0), coalesce((SELECT size FROM audit_head), 0)`).Scan(&size, &signed); err != nil {
+	var head string
+	if err := q.QueryRowContext(ctx, `SELECT coalesce((SELECT max(n) + 1 FROM audit_leaves), 0), coalesce((SELECT size FROM audit_head), 0),
+		coalesce((SELECT note FROM audit_head), '')`).Scan(&size, &signed, &head); err != nil {
 		return err
 	}
 	if size == signed {
 		return nil
+	}
+	if err := s.sameKey(head); err != nil {
+		return err
 	}
 	root, err := tlog.TreeHash(size, storedHashes(ctx, q))
 	if err != nil {
@@ -176,14 +202,14 @@ func (s *Store) AuditHead(ctx context.Context) (head string, size int64, err err
 		return "", 0, nil
 	}
 	if err != nil {
-		return "", 0, fmt.Errorf("state: audit head: %w", err)
+		return "", 0, fmt.Errorf("state: audit head: %w", known(err))
 	}
 	return head, size, nil
 }
 
 // sealOldAudit builds the tree over a trail that is older than it.
 func (s *Store) sealOldAudit(ctx context.Context) error {
-	return s.inTx(ctx, "audit tree", func(tx *sql.Tx) error {
+	return s.inTx(ctx, "audit tree", func(tx querier) error {
 		var leaves, rows int64
 		if err := tx.QueryRowContext(ctx, `SELECT (SELECT count(*) FROM audit_leaves), (SELECT count(*) FROM audit)`).Scan(&leaves, &rows); err != nil {
 			return err
@@ -216,7 +242,45 @@ func (s *Store) sealOldAudit(ctx context.Context) error {
 	})
 }
 
-// auditKey reads the signing key beside the database, or makes one.
+// sameKey refuses to go on, where several consoles write one trail, from a head
+// that another key has signed: the trail would not verify with either.
+func (s *Store) sameKey(head string) error {
+	if !s.shared || head == "" {
+		return nil
+	}
+	if _, err := note.Open([]byte(head), note.VerifierList(s.verifier)); err != nil {
+		return fmt.Errorf("%w: the audit trail in this database is signed with another key than %s: copy %s from the data directory of a console that uses the database; where that is lost, DELETE FROM audit_head in the database begins with this one",
+			controlbus.ErrConflict, s.keyFile, KeyFile)
+	}
+	return nil
+}
+
+// openKey reads the signing key, or makes one where the trail has none yet.
+func (s *Store) openKey(ctx context.Context, path string) error {
+	var head string
+	err := s.db.QueryRowContext(ctx, `SELECT note FROM audit_head`).Scan(&head)
+	if err != nil && !errors.Is(err, sql.ErrNoRows) {
+		return err
+	}
+	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) && s.shared && head != "" {
+		return fmt.Errorf("%w: the audit trail in this database is signed already, and %s is not here: copy it from the data directory of a console that uses the database; where it is lost, DELETE FROM audit_head in the database begins with a new one",
+			controlbus.ErrConflict, path)
+	}
+	if s.signer, err = auditKey(path); err != nil {
+		return err
+	}
+	public, err := readKey(path)
+	if err != nil {
+		return err
+	}
+	if s.verifier, err = note.NewVerifier(public); err != nil {
+		return err
+	}
+	s.keyFile = path
+	return s.sameKey(head)
+}
+
+// auditKey reads the signing key, or makes one.
 func auditKey(path string) (note.Signer, error) {
 	b, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -246,8 +310,10 @@ func auditKey(path string) (note.Signer, error) {
 
 // AuditKey is the public half of the key that signs heads, made from the key
 // file beside the database.
-func AuditKey(dbPath string) (string, error) {
-	b, err := os.ReadFile(keyPath(dbPath))
+func AuditKey(dbPath string) (string, error) { return readKey(keyPath(dbPath)) }
+
+func readKey(path string) (string, error) {
+	b, err := os.ReadFile(path)
 	if err != nil {
 		return "", fmt.Errorf("state: audit key: %w", err)
 	}

@@ -12,13 +12,17 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/jackc/pgx/v5/stdlib"
 	"golang.org/x/mod/sumdb/note"
 	"golang.org/x/mod/sumdb/tlog"
 
 	"github.com/signalbox-dev/signalbox/controlbus"
 )
 
-func keyPath(dbPath string) string { return filepath.Join(filepath.Dir(dbPath), "audit.key") }
+// KeyFile is the name of the file with the signing key.
+const KeyFile = "audit.key"
+
+func keyPath(dbPath string) string { return filepath.Join(filepath.Dir(dbPath), KeyFile) }
 
 // verifierKey is the public half of a note's private key, whose form is
 // PRIVATE+KEY+name+hash+base64(algorithm, seed).
@@ -71,24 +75,40 @@ func (r *AuditReport) found(seq int64, format string, args ...any) {
 // public key the heads must be signed with. It changes nothing and may run
 // beside the console.
 func VerifyAudit(ctx context.Context, dbPath, key string, heads []string) (AuditReport, error) {
+	db, err := sql.Open("sqlite", "file:"+escape(dbPath)+"?mode=ro&_pragma=busy_timeout(5000)")
+	if err != nil {
+		return AuditReport{}, fmt.Errorf("state: verify audit: %w", err)
+	}
+	defer func() { _ = db.Close() }() // it was only read
+	return verifyAudit(ctx, db, &sql.TxOptions{ReadOnly: true}, key, heads)
+}
+
+// VerifyAuditDSN is VerifyAudit for the trail in a PostgreSQL database.
+func VerifyAuditDSN(ctx context.Context, dsn controlbus.Secret, key string, heads []string) (AuditReport, error) {
+	cfg, err := postgresConfig(dsn)
+	if err != nil {
+		return AuditReport{}, fmt.Errorf("state: verify audit: %w", err)
+	}
+	cfg.ValidateConnect = nil // a standby will do
+	db := stdlib.OpenDB(*cfg)
+	defer func() { _ = db.Close() }() // it was only read
+	return verifyAudit(ctx, db, &sql.TxOptions{ReadOnly: true, Isolation: sql.LevelRepeatableRead}, key, heads)
+}
+
+func verifyAudit(ctx context.Context, db *sql.DB, moment *sql.TxOptions, key string, heads []string) (AuditReport, error) {
 	var r AuditReport
 	verifier, err := note.NewVerifier(key)
 	if err != nil {
 		return r, fmt.Errorf("state: verify audit: %w: key: %w", controlbus.ErrInvalid, err)
 	}
-	db, err := sql.Open("sqlite", "file:"+escape(dbPath)+"?mode=ro&_pragma=busy_timeout(5000)")
+	tx, err := db.BeginTx(ctx, moment)
 	if err != nil {
-		return r, fmt.Errorf("state: verify audit: %w", err)
-	}
-	defer func() { _ = db.Close() }()                          // it was only read
-	tx, err := db.BeginTx(ctx, &sql.TxOptions{ReadOnly: true}) // one moment of it
-	if err != nil {
-		return r, fmt.Errorf("state: verify audit: %w", err)
+		return r, fmt.Errorf("state: verify audit: %w", known(err))
 	}
 	defer tx.Rollback() //nolint:errcheck // nothing was written
 	v := verification{ctx: ctx, tx: tx, verifier: verifier, report: &r}
 	if err := errors.Join(v.rows(), v.head(), v.kept(heads)); err != nil {
-		return r, fmt.Errorf("state: verify audit: %w", err)
+		return r, fmt.Errorf("state: verify audit: %w", known(err))
 	}
 	return r, nil
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/signalbox-dev/signalbox/controlbus"
@@ -15,16 +16,20 @@ import (
 
 var _ ledger.Store = (*Store)(nil)
 
+// pageOfCommands is how many commands are read at a time, of those that the
+// database can select.
+const pageOfCommands = 500
+
 // ledgerTx is one transaction on the ledger.
 type ledgerTx struct {
 	ctx context.Context
-	tx  *sql.Tx
+	tx  querier
 }
 
 // ChangeLedger implements ledger.Store.
 func (s *Store) ChangeLedger(ctx context.Context, f func(ledger.Tx) error) error {
 	var own error // what f said is returned as it is
-	err := s.inTx(ctx, "ledger", func(tx *sql.Tx) error {
+	err := s.inTx(ctx, "ledger", func(tx querier) error {
 		own = f(ledgerTx{ctx, tx})
 		return own
 	})
@@ -41,7 +46,7 @@ func command(ctx context.Context, q querier, id controlbus.CommandID) (controlbu
 		return c, fmt.Errorf("state: command %s: %w", id, known(err))
 	}
 	if err := json.Unmarshal([]byte(body), &c); err != nil {
-		return c, fmt.Errorf("state: command %s: %w", id, err)
+		return c, fmt.Errorf("state: command %s: %w", id, known(err))
 	}
 	return c, nil
 }
@@ -54,7 +59,7 @@ func (t ledgerTx) Seen(id controlbus.CommandID, journal string, agentSeq int64) 
 	var n int
 	err := t.tx.QueryRowContext(t.ctx, `SELECT count(*) FROM command_events WHERE command_id = ? AND journal = ? AND agent_seq = ?`, string(id), journal, agentSeq).Scan(&n)
 	if err != nil {
-		return false, fmt.Errorf("state: command %s: %w", id, err)
+		return false, fmt.Errorf("state: command %s: %w", id, known(err))
 	}
 	return n > 0, nil
 }
@@ -66,11 +71,11 @@ func (t ledgerTx) Append(c *controlbus.Command, e ledger.Event) error {
 	}
 	body, err := json.Marshal(c)
 	if err != nil {
-		return fmt.Errorf("state: command %s: %w", c.ID, err)
+		return fmt.Errorf("state: command %s: %w", c.ID, known(err))
 	}
 	event, err := json.Marshal(e)
 	if err != nil {
-		return fmt.Errorf("state: command %s: %w", c.ID, err)
+		return fmt.Errorf("state: command %s: %w", c.ID, known(err))
 	}
 	if fresh {
 		ch := c.Target.Channel
@@ -98,7 +103,7 @@ func (t ledgerTx) Lock(resource string, id controlbus.CommandID) error {
 	case err == nil:
 		return ledger.Locked(resource, controlbus.CommandID(has))
 	case !errors.Is(err, sql.ErrNoRows):
-		return fmt.Errorf("state: lock: %w", err)
+		return fmt.Errorf("state: lock: %w", known(err))
 	}
 	if _, err := t.tx.ExecContext(t.ctx, `INSERT INTO command_locks (resource, command_id) VALUES (?, ?)`, resource, string(id)); err != nil {
 		return fmt.Errorf("state: lock: %w", known(err))
@@ -108,28 +113,28 @@ func (t ledgerTx) Lock(resource string, id controlbus.CommandID) error {
 
 func (t ledgerTx) Unlock(id controlbus.CommandID) error {
 	if _, err := t.tx.ExecContext(t.ctx, `DELETE FROM command_locks WHERE command_id = ?`, string(id)); err != nil {
-		return fmt.Errorf("state: unlock: %w", err)
+		return fmt.Errorf("state: unlock: %w", known(err))
 	}
 	return nil
 }
 
 func (t ledgerTx) Queue(o ledger.Outgoing) error {
 	if _, err := t.tx.ExecContext(t.ctx, `INSERT INTO command_outbox (command_id, what, agent) VALUES (?, ?, ?) ON CONFLICT DO NOTHING`, string(o.Command), string(o.What), o.Agent); err != nil {
-		return fmt.Errorf("state: outbox: %w", err)
+		return fmt.Errorf("state: outbox: %w", known(err))
 	}
 	return nil
 }
 
 func (t ledgerTx) Unqueue(id controlbus.CommandID, what ledger.What) error {
 	if _, err := t.tx.ExecContext(t.ctx, `DELETE FROM command_outbox WHERE command_id = ? AND (? = '' OR what = ?)`, string(id), string(what), string(what)); err != nil {
-		return fmt.Errorf("state: outbox: %w", err)
+		return fmt.Errorf("state: outbox: %w", known(err))
 	}
 	return nil
 }
 
 func (t ledgerTx) Audit(e access.Event) error {
 	if err := addEvent(t.ctx, t.tx, e); err != nil {
-		return fmt.Errorf("state: audit %s: %w", e.Code, err)
+		return fmt.Errorf("state: audit %s: %w", e.Code, known(err))
 	}
 	return nil
 }
@@ -152,7 +157,7 @@ func (s *Store) EventsAfter(ctx context.Context, seq int64, limit int) ([]ledger
 func (s *Store) commandEvents(ctx context.Context, where string, args ...any) ([]ledger.Event, error) {
 	rows, err := s.db.QueryContext(ctx, `SELECT seq, command_id, n, agent_seq, at, type, body FROM command_events WHERE `+where, args...)
 	if err != nil {
-		return nil, fmt.Errorf("state: events of commands: %w", err)
+		return nil, fmt.Errorf("state: events of commands: %w", known(err))
 	}
 	defer rows.Close()
 	var all []ledger.Event
@@ -163,16 +168,16 @@ func (s *Store) commandEvents(ctx context.Context, where string, args ...any) ([
 			when           int64
 		)
 		if err := rows.Scan(&e.Seq, &id, &e.N, &e.AgentSeq, &when, &kind, &body); err != nil {
-			return nil, fmt.Errorf("state: events of commands: %w", err)
+			return nil, fmt.Errorf("state: events of commands: %w", known(err))
 		}
 		if err := json.Unmarshal([]byte(body), &e); err != nil {
-			return nil, fmt.Errorf("state: event %d: %w", e.Seq, err)
+			return nil, fmt.Errorf("state: event %d: %w", e.Seq, known(err))
 		}
 		e.Command, e.Type, e.At = controlbus.CommandID(id), ledger.EventType(kind), at(when)
 		all = append(all, e)
 	}
 	if err := rows.Err(); err != nil {
-		return nil, fmt.Errorf("state: events of commands: %w", err)
+		return nil, fmt.Errorf("state: events of commands: %w", known(err))
 	}
 	return all, nil
 }
@@ -213,48 +218,71 @@ func (s *Store) Commands(ctx context.Context, q ledger.Query) ([]controlbus.Comm
 		limit = 100
 	}
 	limit = min(limit, 500)
-	rows, err := s.db.QueryContext(ctx, `SELECT body FROM commands WHERE `+strings.Join(where, " AND ")+` ORDER BY id DESC`, args...)
+	var all []controlbus.Command
+	for page, begin := 0, where; ; page++ {
+		statement := `SELECT body FROM commands WHERE ` + strings.Join(where, " AND ") + ` ORDER BY id DESC LIMIT ?`
+		some, err := s.commands(ctx, statement, append(slices.Clone(args), pageOfCommands))
+		if err != nil {
+			return nil, fmt.Errorf("state: commands: %w", known(err))
+		}
+		for _, c := range some {
+			if q.Matches(&c) { // patterns, times and the scope
+				all = append(all, c)
+			}
+			if len(all) == limit {
+				return all, nil
+			}
+		}
+		if len(some) < pageOfCommands {
+			return all, nil
+		}
+		last := string(some[len(some)-1].ID)
+		if page == 0 {
+			where, args = append(slices.Clone(begin), "id < ?"), append(args, last)
+		} else {
+			args[len(args)-1] = last
+		}
+	}
+}
+
+func (s *Store) commands(ctx context.Context, statement string, args []any) ([]controlbus.Command, error) {
+	rows, err := s.db.QueryContext(ctx, statement, args...)
 	if err != nil {
-		return nil, fmt.Errorf("state: commands: %w", err)
+		return nil, err
 	}
 	defer rows.Close()
 	var all []controlbus.Command
-	for len(all) < limit && rows.Next() {
+	for rows.Next() {
 		var body string
 		var c controlbus.Command
 		if err := rows.Scan(&body); err != nil {
-			return nil, fmt.Errorf("state: commands: %w", err)
+			return nil, err
 		}
 		if err := json.Unmarshal([]byte(body), &c); err != nil {
-			return nil, fmt.Errorf("state: commands: %w", err)
+			return nil, err
 		}
-		if q.Matches(&c) { // patterns, times and the scope
-			all = append(all, c)
-		}
+		all = append(all, c)
 	}
-	if err := rows.Err(); err != nil {
-		return nil, fmt.Errorf("state: commands: %w", err)
-	}
-	return all, nil
+	return all, rows.Err()
 }
 
 // Outbox implements ledger.Store.
 func (s *Store) Outbox(ctx context.Context, agent string) ([]ledger.Outgoing, error) {
 	rows, err := s.db.QueryContext(ctx, `SELECT agent, command_id, what FROM command_outbox WHERE ? = '' OR agent = ? ORDER BY command_id, what DESC`, agent, agent)
 	if err != nil {
-		return nil, fmt.Errorf("state: outbox: %w", err)
+		return nil, fmt.Errorf("state: outbox: %w", known(err))
 	}
 	defer rows.Close()
 	var all []ledger.Outgoing
 	for rows.Next() {
 		var o ledger.Outgoing
 		if err := rows.Scan(&o.Agent, &o.Command, &o.What); err != nil {
-			return nil, fmt.Errorf("state: outbox: %w", err)
+			return nil, fmt.Errorf("state: outbox: %w", known(err))
 		}
 		all = append(all, o)
 	}
 	if err := rows.Err(); err != nil {
-		return nil, fmt.Errorf("state: outbox: %w", err)
+		return nil, fmt.Errorf("state: outbox: %w", known(err))
 	}
 	return all, nil
 }

@@ -16,21 +16,21 @@ const maxSearches = 200
 // and those that others share.
 func (s *Store) Searches(ctx context.Context, owner string) ([]controlbus.SavedSearch, error) {
 	rows, err := s.db.QueryContext(ctx, `SELECT id, owner, shared, name, query, env, any_env, range, columns, oldest FROM searches
-		WHERE owner = ? OR owner = '' OR shared ORDER BY name COLLATE NOCASE, id`, owner)
+		WHERE owner = ? OR owner = '' OR shared = 1 ORDER BY lower(name), id`, owner)
 	if err != nil {
-		return nil, fmt.Errorf("state: read searches: %w", err)
+		return nil, fmt.Errorf("state: read searches: %w", known(err))
 	}
 	defer rows.Close()
 	var all []controlbus.SavedSearch
 	for rows.Next() {
 		var v controlbus.SavedSearch
 		if err := rows.Scan(&v.ID, &v.Owner, &v.Shared, &v.Name, &v.Query, &v.Env, &v.AnyEnv, &v.Range, &v.Columns, &v.Oldest); err != nil {
-			return nil, fmt.Errorf("state: read searches: %w", err)
+			return nil, fmt.Errorf("state: read searches: %w", known(err))
 		}
 		all = append(all, v)
 	}
 	if err := rows.Err(); err != nil {
-		return nil, fmt.Errorf("state: read searches: %w", err)
+		return nil, fmt.Errorf("state: read searches: %w", known(err))
 	}
 	return all, nil
 }
@@ -42,15 +42,22 @@ func (s *Store) AddSearch(ctx context.Context, v controlbus.SavedSearch) (string
 		return "", fmt.Errorf("state: %w", err)
 	}
 	v.ID = rand.Text()
-	// The bound is checked in the same statement, so that two at once keep it.
-	res, err := s.db.ExecContext(ctx, `INSERT INTO searches (id, owner, shared, name, query, env, any_env, range, columns, oldest, created_at)
-		SELECT ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ? WHERE (SELECT count(*) FROM searches WHERE owner = ?) < ?`,
-		v.ID, v.Owner, v.Shared, v.Name, v.Query, v.Env, v.AnyEnv, v.Range, v.Columns, v.Oldest, time.Now().UnixNano(), v.Owner, maxSearches)
+	// The bound is checked in the same transaction, so that two at once keep it.
+	err := s.inTx(ctx, fmt.Sprintf("save search %q", v.Name), func(tx querier) error {
+		var n int
+		if err := tx.QueryRowContext(ctx, `SELECT count(*) FROM searches WHERE owner = ?`, v.Owner).Scan(&n); err != nil {
+			return err
+		}
+		if n >= maxSearches {
+			return fmt.Errorf("%w: %d are saved already; delete one that nobody needs", controlbus.ErrTooLarge, maxSearches)
+		}
+		_, err := tx.ExecContext(ctx, `INSERT INTO searches (id, owner, shared, name, query, env, any_env, range, columns, oldest, created_at)
+			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+			v.ID, v.Owner, v.Shared, v.Name, v.Query, v.Env, v.AnyEnv, v.Range, v.Columns, v.Oldest, time.Now().UnixNano())
+		return err
+	})
 	if err != nil {
-		return "", fmt.Errorf("state: save search %q: %w", v.Name, known(err))
-	}
-	if n, err := res.RowsAffected(); err == nil && n == 0 {
-		return "", fmt.Errorf("state: save search %q: %w: %d are saved already; delete one that nobody needs", v.Name, controlbus.ErrTooLarge, maxSearches)
+		return "", err
 	}
 	return v.ID, nil
 }
@@ -76,7 +83,7 @@ func (s *Store) RenameSearch(ctx context.Context, owner, id, name string, shared
 func (s *Store) DeleteSearch(ctx context.Context, owner, id string) error {
 	res, err := s.db.ExecContext(ctx, `DELETE FROM searches WHERE id = ? AND owner IN (?, '')`, id, owner)
 	if err != nil {
-		return fmt.Errorf("state: delete search: %w", err)
+		return fmt.Errorf("state: delete search: %w", known(err))
 	}
 	if n, err := res.RowsAffected(); err == nil && n == 0 {
 		return fmt.Errorf("state: search %q: %w", id, controlbus.ErrNotFound)

@@ -3,18 +3,21 @@ package state_test
 import (
 	"errors"
 	"fmt"
-	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/signalbox-dev/signalbox/controlbus"
+	"github.com/signalbox-dev/signalbox/storage/state"
 )
 
 func TestSearchesBelongToTheirOwners(t *testing.T) {
 	t.Parallel()
-	path := filepath.Join(t.TempDir(), "state.db")
+	each(t, func(t *testing.T, fresh func(testing.TB) place) { searchesBelong(t, fresh(t)) })
+}
+
+func searchesBelong(t *testing.T, path place) {
 	s := open(t, path)
 	ctx := t.Context()
 	add := func(v controlbus.SavedSearch) controlbus.SavedSearch {
@@ -75,7 +78,10 @@ func TestSearchesBelongToTheirOwners(t *testing.T) {
 
 func TestSearchesAreBounded(t *testing.T) {
 	t.Parallel()
-	s := open(t, filepath.Join(t.TempDir(), "state.db"))
+	each(t, func(t *testing.T, fresh func(testing.TB) place) { searchesBounded(t, open(t, fresh(t))) })
+}
+
+func searchesBounded(t *testing.T, s *state.Store) {
 	for want, list := range map[error][]controlbus.SavedSearch{
 		controlbus.ErrInvalid:  {{}, {Name: " x"}, {Name: "\xff"}},
 		controlbus.ErrTooLarge: {{Name: strings.Repeat("ü", 61)}, {Name: "n", Query: strings.Repeat("x", 4097)}, {Name: "n", Columns: strings.Repeat("x", 4001)}},

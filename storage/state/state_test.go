@@ -1,10 +1,10 @@
 package state_test
 
 import (
-	"database/sql"
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -17,9 +17,9 @@ import (
 
 var _ link.Store = (*state.Store)(nil)
 
-func open(t *testing.T, path string) *state.Store {
+func open(t testing.TB, at place) *state.Store {
 	t.Helper()
-	s, err := state.Open(t.Context(), path)
+	s, err := at.open(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -33,7 +33,16 @@ func open(t *testing.T, path string) *state.Store {
 
 func TestAgentsSurviveAReopening(t *testing.T) {
 	t.Parallel()
-	path := filepath.Join(t.TempDir(), "odd?name#%20", "state.db")
+	each(t, func(t *testing.T, fresh func(testing.TB) place) {
+		p := fresh(t)
+		if p.dsn == "" {
+			p.path = filepath.Join(filepath.Dir(p.path), "odd?name#%20", "state.db")
+		}
+		agentsSurvive(t, p)
+	})
+}
+
+func agentsSurvive(t *testing.T, path place) {
 	s := open(t, path)
 	want := controlbus.AgentView{
 		Agent:       controlbus.Agent{ID: "a", Incarnation: "1", Brokers: []controlbus.BrokerStatus{{Name: "b", Connected: true}}},
@@ -67,9 +76,9 @@ func TestAgentsSurviveAReopening(t *testing.T) {
 
 func TestTheFileIsItsOwnersAlone(t *testing.T) {
 	t.Parallel()
-	path := filepath.Join(t.TempDir(), "state.db")
-	open(t, path)
-	info, err := os.Stat(path)
+	p := sqliteAt(t)
+	open(t, p)
+	info, err := os.Stat(p.path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -80,40 +89,58 @@ func TestTheFileIsItsOwnersAlone(t *testing.T) {
 
 func TestANewerSchemaIsRefused(t *testing.T) {
 	t.Parallel()
-	path := filepath.Join(t.TempDir(), "state.db")
-	s, err := state.Open(t.Context(), path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := s.Close(); err != nil {
-		t.Fatal(err)
-	}
-	db, err := sql.Open("sqlite", path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := db.ExecContext(t.Context(), `INSERT INTO schema_migrations (version, name) VALUES (9999, 'from the future')`); err != nil {
-		t.Fatal(err)
-	}
-	if err := db.Close(); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := state.Open(t.Context(), path); !errors.Is(err, controlbus.ErrUnsupported) {
-		t.Errorf("open: got %v, want ErrUnsupported", err)
-	}
+	each(t, func(t *testing.T, fresh func(testing.TB) place) {
+		p := fresh(t)
+		open(t, p)
+		p.exec(t, `INSERT INTO schema_migrations (version, name) VALUES (9999, 'from the future')`)
+		if s, err := p.open(t.Context()); !errors.Is(err, controlbus.ErrUnsupported) || s != nil {
+			t.Errorf("open: got %v, %v, want ErrUnsupported", s, err)
+		}
+	})
 }
 
-// sqlite runs statements on a closed database, as somebody with the file can.
-func sqlite(t *testing.T, path, statements string) {
-	t.Helper()
-	db, err := sql.Open("sqlite", path)
-	if err != nil {
-		t.Fatal(err)
+// Each step of the schema is there for both databases, and they have the same
+// tables with the same columns in the end.
+func TestBothSchemasHaveTheSameSteps(t *testing.T) {
+	t.Parallel()
+	steps := func(dir string) []string {
+		files, err := filepath.Glob(dir + "/*.sql")
+		if err != nil || len(files) == 0 {
+			t.Fatal(files, err)
+		}
+		for i := range files {
+			files[i] = filepath.Base(files[i])
+		}
+		return files
 	}
-	if _, err := db.ExecContext(t.Context(), statements); err != nil {
-		t.Fatal(err)
+	if diff := cmp.Diff(steps("schema"), steps("schema/postgres")); diff != "" {
+		t.Fatalf("every step needs a file in schema and one in schema/postgres (-SQLite +PostgreSQL):\n%s", diff)
 	}
-	if err := db.Close(); err != nil {
-		t.Fatal(err)
+	columns := func(p place, query string) (all []string) {
+		open(t, p)
+		rows, err := p.raw(t).QueryContext(t.Context(), query)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer rows.Close()
+		for rows.Next() {
+			var c string
+			if err := rows.Scan(&c); err != nil {
+				t.Fatal(err)
+			}
+			all = append(all, c)
+		}
+		if err := rows.Err(); err != nil || len(all) == 0 {
+			t.Fatal(all, err)
+		}
+		slices.Sort(all)
+		return all
+	}
+	want := columns(sqliteAt(t), `SELECT m.name || '.' || c.name || ' ' || CASE c.type WHEN 'INTEGER' THEN 'bigint' WHEN 'TEXT' THEN 'text' WHEN 'BLOB' THEN 'bytea' ELSE c.type END ||
+		CASE WHEN c."notnull" OR c.pk > 0 THEN ' not null' ELSE '' END FROM sqlite_schema m JOIN pragma_table_info(m.name) c WHERE m.type = 'table' AND m.name NOT LIKE 'sqlite_%'`)
+	got := columns(postgresAt(t), `SELECT table_name || '.' || column_name || ' ' || data_type || CASE is_nullable WHEN 'NO' THEN ' not null' ELSE '' END
+		FROM information_schema.columns WHERE table_schema = current_schema()`)
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("columns (-SQLite +PostgreSQL):\n%s", diff)
 	}
 }

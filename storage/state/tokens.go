@@ -2,7 +2,6 @@ package state
 
 import (
 	"context"
-	"database/sql"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -14,7 +13,7 @@ import (
 
 const tokenColumns = `id, hash, kind, name, owner_id, agent_id, hint, grants, created_at, expires_at, last_used, revoked_at, uses_left`
 
-func insertToken(ctx context.Context, tx *sql.Tx, t access.Token) error {
+func insertToken(ctx context.Context, tx querier, t access.Token) error {
 	grants, err := json.Marshal(t.Grants)
 	if err != nil {
 		return err
@@ -45,7 +44,7 @@ func scanToken(row scanner) (access.Token, error) {
 
 // AddToken implements access.Store.
 func (s *Store) AddToken(ctx context.Context, t access.Token, e access.Event) error {
-	return s.inTx(ctx, "add token", func(tx *sql.Tx) error {
+	return s.inTx(ctx, "add token", func(tx querier) error {
 		if err := insertToken(ctx, tx, t); err != nil {
 			return err
 		}
@@ -66,34 +65,34 @@ func (s *Store) Token(ctx context.Context, hash [32]byte) (access.Token, error) 
 func (s *Store) Tokens(ctx context.Context, kind access.TokenKind, ownerID string) ([]access.Token, error) {
 	rows, err := s.db.QueryContext(ctx, `SELECT `+tokenColumns+` FROM tokens WHERE kind = ? AND (? = '' OR owner_id = ?) ORDER BY created_at DESC, id`, string(kind), ownerID, ownerID)
 	if err != nil {
-		return nil, fmt.Errorf("state: tokens: %w", err)
+		return nil, fmt.Errorf("state: tokens: %w", known(err))
 	}
 	defer rows.Close()
 	var all []access.Token
 	for rows.Next() {
 		t, err := scanToken(rows)
 		if err != nil {
-			return nil, fmt.Errorf("state: tokens: %w", err)
+			return nil, fmt.Errorf("state: tokens: %w", known(err))
 		}
 		all = append(all, t)
 	}
 	if err := rows.Err(); err != nil {
-		return nil, fmt.Errorf("state: tokens: %w", err)
+		return nil, fmt.Errorf("state: tokens: %w", known(err))
 	}
 	return all, nil
 }
 
 // TouchToken implements access.Store.
 func (s *Store) TouchToken(ctx context.Context, id string, used time.Time) error {
-	if _, err := s.db.ExecContext(ctx, `UPDATE tokens SET last_used = max(last_used, ?) WHERE id = ?`, nanos(used), id); err != nil {
-		return fmt.Errorf("state: token: %w", err)
+	if _, err := s.db.ExecContext(ctx, `UPDATE tokens SET last_used = ? WHERE id = ? AND last_used < ?`, nanos(used), id, nanos(used)); err != nil {
+		return fmt.Errorf("state: token: %w", known(err))
 	}
 	return nil
 }
 
 // RevokeToken implements access.Store.
 func (s *Store) RevokeToken(ctx context.Context, id, ownerID string, when time.Time, e access.Event) error {
-	return s.inTx(ctx, "revoke token", func(tx *sql.Tx) error {
+	return s.inTx(ctx, "revoke token", func(tx querier) error {
 		res, err := tx.ExecContext(ctx, `UPDATE tokens SET revoked_at = ? WHERE id = ? AND revoked_at = 0 AND (? = '' OR owner_id = ?)`, nanos(when), id, ownerID, ownerID)
 		if err != nil {
 			return err
@@ -107,7 +106,7 @@ func (s *Store) RevokeToken(ctx context.Context, id, ownerID string, when time.T
 
 // UseEnrolment implements access.Store.
 func (s *Store) UseEnrolment(ctx context.Context, enrolmentID string, now time.Time, credential access.Token, e access.Event) error {
-	return s.inTx(ctx, "enrol", func(tx *sql.Tx) error {
+	return s.inTx(ctx, "enrol", func(tx querier) error {
 		res, err := tx.ExecContext(ctx, `UPDATE tokens SET uses_left = uses_left - 1, last_used = ?
 			WHERE id = ? AND kind = 'enrol' AND uses_left > 0 AND revoked_at = 0 AND (expires_at = 0 OR expires_at > ?)`, nanos(now), enrolmentID, nanos(now))
 		if err != nil {

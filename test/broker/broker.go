@@ -1,5 +1,6 @@
 // Package broker starts real brokers for tests: RabbitMQ, the packaged
-// nats-server, and nats-server in process. A broker is started once per test
+// nats-server, and nats-server in process; and PostgreSQL, which is none, but
+// started and stopped like one. A broker is started once per test
 // binary, on free loopback ports with its data in a temporary directory, is
 // ready once it has answered in its own protocol, and shows its log when the
 // test that uses it fails.
@@ -13,8 +14,8 @@
 // kills what was started.
 //
 // An address in SIGNALBOX_TEST_RABBITMQ_URL (with
-// SIGNALBOX_TEST_RABBITMQ_MANAGEMENT_URL) or SIGNALBOX_TEST_NATS_URL is used
-// instead of starting anything. A broker that cannot be had skips the test by
+// SIGNALBOX_TEST_RABBITMQ_MANAGEMENT_URL), SIGNALBOX_TEST_NATS_URL or
+// SIGNALBOX_TEST_POSTGRES is used instead of starting anything. A broker that cannot be had skips the test by
 // name, and fails it under SIGNALBOX_TEST_STRICT=1.
 package broker
 
@@ -57,6 +58,8 @@ type Server struct {
 	launch  func(s *Server) *exec.Cmd
 	probe   func(ctx context.Context, s *Server) error
 	helpers []func() error // stop what runs beside the broker
+	// quit is how the program is asked to end; SIGTERM when 0.
+	quit syscall.Signal
 
 	mu   sync.Mutex
 	proc *process
@@ -65,18 +68,22 @@ type Server struct {
 // process is one run of a broker's program, in a process group of its own.
 type process struct {
 	cmd  *exec.Cmd
+	quit syscall.Signal
 	done chan struct{}
 	err  error // valid after done
 }
 
 func startProcess(cmd *exec.Cmd) (*process, error) {
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if cmd.SysProcAttr == nil {
+		cmd.SysProcAttr = &syscall.SysProcAttr{}
+	}
+	cmd.SysProcAttr.Setpgid = true
 	// A grandchild that keeps the log open must not keep Wait from returning.
 	cmd.WaitDelay = 2 * time.Second
 	if err := cmd.Start(); err != nil {
 		return nil, err
 	}
-	p := &process{cmd: cmd, done: make(chan struct{})}
+	p := &process{cmd: cmd, quit: syscall.SIGTERM, done: make(chan struct{})}
 	go func() {
 		p.err = cmd.Wait()
 		close(p.done)
@@ -93,15 +100,17 @@ func (p *process) running() bool {
 	}
 }
 
-// stop asks with SIGTERM and insists after grace.
+// stop asks and insists after grace; with no grace it does not ask.
 func (p *process) stop(grace time.Duration) {
 	pid := p.cmd.Process.Pid
 	if p.running() {
 		_ = syscall.Kill(pid, syscall.SIGCONT)
-		_ = syscall.Kill(pid, syscall.SIGTERM)
-		select {
-		case <-p.done:
-		case <-time.After(grace):
+		if grace > 0 {
+			_ = syscall.Kill(pid, p.quit)
+			select {
+			case <-p.done:
+			case <-time.After(grace):
+			}
 		}
 	}
 	_ = syscall.Kill(-pid, syscall.SIGKILL)
@@ -234,6 +243,9 @@ func (s *Server) start() error {
 	p, err := startProcess(cmd)
 	if err != nil {
 		return fmt.Errorf("start %s: %w", cmd.Path, err)
+	}
+	if s.quit != 0 {
+		p.quit = s.quit
 	}
 	s.proc = p
 	if err := writePID(s.dir, "broker", cmd.Process.Pid); err != nil {

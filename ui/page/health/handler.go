@@ -38,6 +38,10 @@ type Snapshot struct {
 	Engine *Engine // nil with a server of one's own
 	Server string  // version of the store
 
+	State       string // name and version of what keeps users, commands and the audit trail
+	StateShared bool   // other consoles may use it
+	StateError  string // empty while it answers
+
 	Taps, MaxTaps int
 	Queries       []storage.QueryTime
 	Disk          *storage.Disk // nil where the store does not tell

@@ -75,7 +75,7 @@ func stop(word string) component.State { return component.State{Kind: component.
 
 func build(v *page.View, f facts) view {
 	m := view{Started: f.Started, AgentsURL: v.URL("/agents")}
-	m.Checks = []Check{ingest(f), queue(f), shed(f), engine(f), disk(f), quarantine(f), invalid(v, f), queries(f), taps(f)}
+	m.Checks = []Check{ingest(f), queue(f), shed(f), engine(f), state(f), disk(f), quarantine(f), invalid(v, f), queries(f), taps(f)}
 	if f.HasAgents {
 		m.Checks = append(m.Checks, spools(v, f))
 	}
@@ -212,6 +212,20 @@ func engine(f facts) Check {
 		}
 	case e.Restarts > 0 && f.Now.Sub(e.Since) < time.Hour:
 		c.State, c.Since = caution("restarted"), e.Since
+	}
+	return c
+}
+
+func state(f facts) Check {
+	c := Check{Name: "State", State: ok("answers"), Value: component.Visible(f.State),
+		Means: "Users, rights, commands and the audit trail are kept in it: state.db in the data directory.",
+		Do:    "signalbox audit verify computes the audit trail anew. Back up the whole data directory while the console is stopped."}
+	if f.StateShared {
+		c.Means = "Users, rights, commands and the audit trail are kept in it, for every console that uses it."
+		c.Do = "See its own log, and that state.dsn is right. While it is away nobody can sign in and no command goes out; telemetry is taken and stored all the same."
+	}
+	if f.StateError != "" {
+		c.State, c.Means = stop("does not answer"), component.Visible(f.StateError)+". "+c.Means
 	}
 	return c
 }

@@ -30,7 +30,7 @@ type Setting struct {
 type Effective struct {
 	File     string // of the configuration; empty: none
 	Settings []Setting
-	Store    string // "ClickHouse 26.7, embedded"
+	Store    string // "ClickHouse 26.7, embedded; state in SQLite 3.51"
 	Started  time.Time
 }
 

@@ -1,0 +1,75 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"time"
+
+	"github.com/signalbox-dev/signalbox/controlbus"
+	"github.com/signalbox-dev/signalbox/controlbus/backoff"
+	"github.com/signalbox-dev/signalbox/storage/state"
+)
+
+// stateConfig says where users, rights, commands and the audit trail are kept.
+type stateConfig struct {
+	// DSN is a PostgreSQL database that several consoles may share; empty: SQLite
+	// in the data directory.
+	DSN controlbus.Secret `yaml:"dsn"`
+	// DSNFile names a file that holds the DSN, with its password.
+	DSNFile string `yaml:"dsn_file"`
+}
+
+// read fills in the DSN from its file. Errors begin with the key they are about.
+func (c *stateConfig) read() error {
+	if c.DSNFile == "" {
+		return nil
+	}
+	if c.DSN != "" {
+		return errors.New(": give dsn or dsn_file, not both")
+	}
+	dsn, err := controlbus.SecretFromFile(c.DSNFile)
+	if err != nil {
+		return fmt.Errorf(".dsn_file: %w", err)
+	}
+	if dsn == "" {
+		return fmt.Errorf(".dsn_file: %s is empty", c.DSNFile)
+	}
+	c.DSN = dsn
+	return nil
+}
+
+func (c stateConfig) validate() error {
+	if c.DSN == "" {
+		return nil
+	}
+	if err := state.CheckDSN(c.DSN); err != nil {
+		return fmt.Errorf("dsn: %w", err)
+	}
+	return nil
+}
+
+// openState opens the state, however long its server takes to be there.
+func openState(ctx context.Context, cfg config, log *slog.Logger) (*state.Store, error) {
+	if cfg.State.DSN == "" {
+		return state.Open(ctx, filepath.Join(cfg.DataDir, "state.db"))
+	}
+	for retry := (backoff.Backoff{Base: 500 * time.Millisecond, Cap: 10 * time.Second, Floor: 200 * time.Millisecond}); ; {
+		s, err := state.OpenDSN(ctx, cfg.State.DSN, filepath.Join(cfg.DataDir, state.KeyFile))
+		switch {
+		case err == nil:
+			log.InfoContext(ctx, "state is open", "store", s.Version())
+			return s, nil
+		case ctx.Err() != nil:
+			return nil, ctx.Err()
+		case !errors.Is(err, controlbus.ErrUnavailable):
+			return nil, err
+		}
+		log.WarnContext(ctx, "the PostgreSQL of state.dsn is not there yet; trying again", "error", err)
+		if !backoff.Sleep(ctx, retry.Next()) {
+			return nil, ctx.Err()
+		}
+	}
+}
