@@ -112,6 +112,10 @@ func (k CommandKind) Info() (KindInfo, bool) {
 	return i, ok
 }
 
+// ByConsole says that the console carries the kind out itself, as state that is
+// wanted of an agent; no order goes out.
+func (k CommandKind) ByConsole() bool { return k == CommandTap || k == CommandUntap }
+
 // Class of the kind. An unknown kind counts as destructive: of what it does
 // nothing can be promised.
 func (k CommandKind) Class() EffectClass {

@@ -285,6 +285,7 @@ func (f *fleet) Agents(ctx context.Context) []controlbus.AgentView {
 			}
 			return !scope.Allows(a.Env, name)
 		})
+		a.Detours = slices.DeleteFunc(slices.Clone(a.Detours), func(d controlbus.DetourStatus) bool { return !scope.Allows(a.Env, d.Channel) })
 		a.Desired.Taps = slices.DeleteFunc(slices.Clone(a.Desired.Taps), func(t controlbus.TapSpec) bool { return !scope.Allows(a.Env, t.Channel) })
 		out = append(out, a)
 	}

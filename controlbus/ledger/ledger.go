@@ -195,6 +195,9 @@ func (l *Ledger) enqueue(tx Tx, c *controlbus.Command, step func(Event) error) e
 	if err := step(Event{Type: EventQueued, Actor: system}); err != nil {
 		return err
 	}
+	if c.Kind.ByConsole() {
+		return nil // Conclude ends it
+	}
 	return tx.Queue(Outgoing{Agent: c.Target.Agent, Command: c.ID, What: SendDispatch})
 }
 

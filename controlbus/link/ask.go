@@ -49,6 +49,17 @@ func (d *Dispatcher) Ask(ctx context.Context, agent string, ask controlbus.Ask) 
 			return controlbus.Plan{}, err
 		}
 		select {
+		case <-s.greeted.c:
+		default: // it has just connected, and will say what it is
+			select {
+			case <-s.greeted.c:
+			case <-s.gone.c:
+			case <-ctx.Done():
+				return controlbus.Plan{}, notConnected(agent)
+			}
+			continue
+		}
+		select {
 		case s.asks <- Frame{Epoch: s.epoch, Ask: &q.ask}:
 		default: // the session is busy: it is asked again
 		}
@@ -79,12 +90,16 @@ func (d *Dispatcher) answering(agent string) (*session, error) {
 	defer d.mu.Unlock()
 	s := d.sessions[agent]
 	switch {
-	case s == nil || !s.ready:
-		return nil, fmt.Errorf("link: agent %q: %w: agent is not connected", agent, controlbus.ErrUnavailable)
-	case !s.answers:
+	case s == nil:
+		return nil, notConnected(agent)
+	case s.ready && !s.answers:
 		return nil, fmt.Errorf("link: agent %q: %w: it cannot say beforehand what a command would do; upgrade it to the console's version", agent, controlbus.ErrUnsupported)
 	}
 	return s, nil
+}
+
+func notConnected(agent string) error {
+	return fmt.Errorf("link: agent %q: %w: agent is not connected", agent, controlbus.ErrUnavailable)
 }
 
 // openAsk notes a question, so that its answer is known.

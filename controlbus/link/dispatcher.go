@@ -50,6 +50,8 @@ type session struct {
 	wake  chan struct{}
 	asks  chan Frame // questions to be sent
 	gone  *gate
+	// greeted is shut when the agent has said what it is.
+	greeted *gate
 
 	// Under the dispatcher's mu:
 	kinds   []controlbus.CommandKind
@@ -70,7 +72,7 @@ type session struct {
 // made sure that it is the same agent.
 func (d *Dispatcher) open(agent string) *session {
 	s := &session{
-		d: d, agent: agent, wake: make(chan struct{}, 1), asks: make(chan Frame, 16), gone: newGate(),
+		d: d, agent: agent, wake: make(chan struct{}, 1), asks: make(chan Frame, 16), gone: newGate(), greeted: newGate(),
 		sent: map[controlbus.CommandID]bool{}, cancelled: map[controlbus.CommandID]bool{}, wished: map[controlbus.CommandID]int64{},
 	}
 	d.mu.Lock()
@@ -252,6 +254,7 @@ func (s *session) handle(ctx context.Context, f Frame) ([]Frame, error) {
 		s.d.mu.Lock()
 		s.kinds, s.ready, s.answers = f.Hello.Kinds, true, f.Hello.Answers
 		s.d.mu.Unlock()
+		s.greeted.shut()
 		var out []Frame
 		held, err := s.d.ledger.Held(ctx, s.agent)
 		if err != nil {

@@ -349,7 +349,7 @@ func (w *world) ask() {
 	if w.session == nil || w.disp == nil || len(w.asks) > 3 {
 		return
 	}
-	if s, err := w.disp.answering("a1"); err != nil || s != w.session {
+	if s, err := w.disp.answering("a1"); err != nil || s != w.session || !s.ready {
 		return
 	}
 	w.asked++
