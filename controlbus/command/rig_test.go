@@ -46,7 +46,6 @@ type options struct {
 	policies []ledger.Policy
 	plan     func(context.Context, controlbus.Ask) (controlbus.Plan, error)
 	handlers map[controlbus.CommandKind]link.Handler
-	agentKey string
 }
 
 func newRig(t *testing.T, o options) *rig {
