@@ -76,7 +76,11 @@ func TestEveryAnswerAboutCommandsIsAsDescribed(t *testing.T) {
 		}
 	}
 	s, r := filled(now)
-	none := newUI(t, s, r, noLive)
+	none, err := ui.New(ui.Config{Guard: openGuard(t), Version: "test", Store: s, Roster: r})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(none.Close)
 	for _, path := range []string{"/commands", one, "/detours", "/abilities?broker=x"} {
 		if w := c.call(t, none, request("GET", v1+path, nil)); w.Code != 404 || !strings.Contains(w.Body.String(), "takes no commands") {
 			t.Errorf("%s of a console without: got %d %s", path, w.Code, w.Body)

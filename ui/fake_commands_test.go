@@ -12,6 +12,7 @@ import (
 	"github.com/signalbox-dev/signalbox/controlbus/access"
 	"github.com/signalbox-dev/signalbox/controlbus/command"
 	"github.com/signalbox-dev/signalbox/controlbus/ledger"
+	"github.com/signalbox-dev/signalbox/storage"
 )
 
 const (
@@ -253,4 +254,8 @@ func (f *fakeBus) Control(ctx context.Context, id controlbus.CommandID, rate *fl
 		text += fmt.Sprintf(" paused %v", *paused)
 	}
 	return f.say(ctx, id, "%s", text)
+}
+
+func (f *fakeBus) OutcomesOf(context.Context, string, string, storage.TimeRange) ([]command.Outcome, error) {
+	return nil, nil
 }

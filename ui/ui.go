@@ -30,6 +30,8 @@ import (
 	accesspages "github.com/signalbox-dev/signalbox/ui/page/access"
 	"github.com/signalbox-dev/signalbox/ui/page/agents"
 	"github.com/signalbox-dev/signalbox/ui/page/channels"
+	"github.com/signalbox-dev/signalbox/ui/page/commands"
+	"github.com/signalbox-dev/signalbox/ui/page/detours"
 	"github.com/signalbox-dev/signalbox/ui/page/health"
 	"github.com/signalbox-dev/signalbox/ui/page/help"
 	"github.com/signalbox-dev/signalbox/ui/page/invalid"
@@ -59,6 +61,7 @@ type Roster interface {
 
 // Commands is what people do to brokers, for pages and programs.
 type Commands interface {
+	commands.Service
 	api.Commands
 }
 
@@ -200,6 +203,15 @@ func (u *UI) routes() error {
 	}
 	nav("invalid", "Invalid messages", "invalid", "/invalid", "i", access.ViewMetadata)
 	areas = append(areas, invalid.New(u.site, u.store).Routes()...)
+	if c.Commands != nil {
+		group = "Control"
+		bus := commands.New(u.site, c.Commands, lister)
+		nav("control", "Control bus", "control", "/control", "b", access.ViewMetadata)
+		areas = append(areas, bus.Routes()...)
+		nav("detours", "Detours", "detours", "/detours", "d", access.ViewMetadata)
+		areas = append(areas, detours.New(u.site, c.Commands, bus.NewDetour).Routes()...)
+		u.site.Counts = u.waiting
+	}
 	group = "Observe"
 	if lister != nil {
 		nav("agents", "Agents", "agents", "/agents", "a", access.ViewMetadata)
@@ -248,6 +260,16 @@ func (u *UI) routes() error {
 	}
 	u.mux.Handle("GET "+asset.Prefix, access.Public, u.assets, u.refuse)
 	return u.mux.Err()
+}
+
+// waiting is what of the control bus waits for whoever asks.
+func (u *UI) waiting(ctx context.Context) map[string]page.Waiting {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	return map[string]page.Waiting{
+		"control": {Count: commands.Waiting(ctx, u.cfg.Commands)},
+		"detours": {Count: detours.Broken(ctx, u.cfg.Commands), Hot: true},
+	}
 }
 
 // recorded puts into the audit trail that results leave as a file, before they

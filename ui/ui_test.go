@@ -3,6 +3,7 @@ package ui_test
 import (
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -95,7 +96,7 @@ func pages(s *fakeStore) map[string]string {
 			break
 		}
 	}
-	return map[string]string{
+	all := map[string]string{
 		"overview": "/", "channels": "/channels", "messages": "/messages",
 		"channel": "/channel?" + url.Values{"env": {"production"}, "broker": {"rabbit-eu1"}, "system": {"rabbitmq"}, "name": {"payments.capture"}}.Encode(),
 		"message": "/messages/" + dead.UID.String(), "live": "/live", "agents": "/agents", "health": "/health", "settings": "/settings", "help": "/help", "invalid": "/invalid",
@@ -103,6 +104,8 @@ func pages(s *fakeStore) map[string]string {
 		"search":         "/messages?q=" + url.QueryEscape("channel:payments.* GatewayTimeout"), "nothing": "/messages?q=nowhere-to-be-found",
 		"wrong": "/messages?q=" + url.QueryEscape("chanel:orders"), "missing": "/no-such-page",
 	}
+	maps.Copy(all, controlPages(newCommands(now)))
+	return all
 }
 
 func TestEveryPageIsWellFormedAndLabelled(t *testing.T) {

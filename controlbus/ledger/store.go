@@ -86,6 +86,9 @@ type Query struct {
 	Kind      controlbus.CommandKind
 	Requester string // actor's ID
 	From, To  time.Time
+	// People leaves out what the console asked for by itself, such as the test
+	// messages of probes.
+	People bool
 	// Scope limits what may be seen; the zero Scope shows nothing.
 	Scope controlbus.Scope
 	Limit int // at most 500; 0 = 100
@@ -107,7 +110,7 @@ func (q Query) Matches(c *controlbus.Command) bool {
 	return (q.Before == "" || c.ID < q.Before) && (!q.Open || !c.State.Terminal()) &&
 		(q.Agent == "" || q.Agent == c.Target.Agent) && (q.Env == "" || q.Env == ch.Env) && (q.Broker == "" || q.Broker == ch.Broker) &&
 		(q.Channel == "" || controlbus.MatchPattern(q.Channel, ch.Name)) && (q.Kind == "" || q.Kind == c.Kind) &&
-		(q.Requester == "" || q.Requester == c.RequestedBy.ID) &&
+		(q.Requester == "" || q.Requester == c.RequestedBy.ID) && (!q.People || c.RequestedBy.Kind != string(access.KindSystem)) &&
 		(q.From.IsZero() || !c.RequestedAt.Before(q.From)) && (q.To.IsZero() || c.RequestedAt.Before(q.To)) &&
 		q.Scope.Allows(ch.Env, ch.Name)
 }

@@ -47,6 +47,9 @@ type Site struct {
 	Now          func() time.Time
 	Environments EnvironmentLister // nil: one nameless environment
 	Nav          []component.NavItem
+	// Counts are, by area of Nav, what waits for whoever asks; nil: nothing ever
+	// does. It is asked for every page and blocks for one small query at most.
+	Counts func(ctx context.Context) map[string]Waiting
 	// NavActions are what an area of Nav needs.
 	NavActions map[string]access.Action
 	// Open says that nobody signs in here; every page says so.
@@ -57,6 +60,12 @@ type Site struct {
 	Timeout time.Duration
 
 	environments environments
+}
+
+// Waiting is what waits for a person in one area.
+type Waiting struct {
+	Count int
+	Hot   bool // broken now, not only waiting
 }
 
 // environments remembers the menu's entries for a moment: every page has the
@@ -142,7 +151,11 @@ const (
 )
 
 // Begin reads a request. Errors are ErrInvalid and name the parameter.
-func (s *Site) Begin(r *http.Request) (*View, error) {
+func (s *Site) Begin(r *http.Request) (*View, error) { return s.BeginOver(r, defaultRange) }
+
+// BeginOver is Begin for a page that looks further back than others where its
+// address names no range.
+func (s *Site) BeginOver(r *http.Request, span string) (*View, error) {
 	form := r.URL.Query()
 	v := &View{site: s, r: r, Form: form, Now: s.Now(), Query: strings.TrimSpace(form.Get("q"))}
 	if len(v.Query) > 2000 {
@@ -150,7 +163,7 @@ func (s *Site) Begin(r *http.Request) (*View, error) {
 	}
 	v.Zone, v.zone = readZone(r)
 	var err error
-	if v.Range, v.kept, err = ReadRange(form, v.Now); err != nil {
+	if v.Range, v.kept, err = readRange(form, v.Now, span); err != nil {
 		return nil, err
 	}
 	if s.Environments != nil {
@@ -175,6 +188,10 @@ func (s *Site) Begin(r *http.Request) (*View, error) {
 // now, or a length up to to or now. kept are the parameters to write into links.
 // Errors are ErrInvalid and name the parameter.
 func ReadRange(f url.Values, now time.Time) (within storage.TimeRange, kept url.Values, err error) {
+	return readRange(f, now, defaultRange)
+}
+
+func readRange(f url.Values, now time.Time, span string) (within storage.TimeRange, kept url.Values, err error) {
 	kept = url.Values{}
 	end := now
 	if text := f.Get("to"); text != "" {
@@ -196,7 +213,7 @@ func ReadRange(f url.Values, now time.Time) (within storage.TimeRange, kept url.
 	}
 	name := f.Get("range")
 	if name == "" {
-		name = defaultRange
+		name = span
 	} else {
 		kept.Set("range", name)
 	}
@@ -371,8 +388,13 @@ func (v *View) Shell(o Options) component.Shell {
 	if id.Kind == access.KindUser {
 		s.User = component.Visible(id.Name)
 	}
+	var waiting map[string]Waiting
+	if v.site.Counts != nil {
+		waiting = v.site.Counts(v.r.Context())
+	}
 	for i := range s.Nav {
-		s.Nav[i].URL = v.URL(s.Nav[i].URL)
+		n := &s.Nav[i]
+		n.URL, n.Count, n.Hot = v.URL(n.URL), waiting[n.Area].Count, waiting[n.Area].Hot
 	}
 	return s
 }
@@ -392,6 +414,10 @@ func (v *View) envURL(env string) string {
 		path = "/channels"
 	} else if strings.HasPrefix(path, "/messages/") {
 		path = "/messages"
+	} else if strings.HasPrefix(path, "/control/") {
+		path = "/control"
+	} else if strings.HasPrefix(path, "/detours/") {
+		path = "/detours"
 	} else if strings.HasPrefix(path, "/invalid/") {
 		path = "/invalid"
 	} else {
