@@ -100,7 +100,10 @@ const (
 	HeaderRedriveID = "sb-redrive-id" // command:source position
 	HeaderDetour    = "sb-detour"     // detour:source position
 	HeaderDeaths    = "sb-deaths"     // JSON of what was stripped
-	HeaderHops      = "sb-hops"       // agent@channel;unix_ms, at most 16
+	HeaderHops      = "sb-hops"       // agent@channel;unix_ms, at most 16, with commas between; query-escaped
+	// On messages that a detour has put aside: why, and at which step.
+	HeaderParkReason = "sb-park-reason"
+	HeaderParkStep   = "sb-park-step"
 )
 
 // DecodeArgs reads a kind's arguments. No arguments are the zero value. Errors

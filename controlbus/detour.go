@@ -80,7 +80,8 @@ type CopyStep struct {
 
 // HTTPStep posts the body to an endpoint that the agent's own configuration
 // allows (commands.http_allow). 2xx lets the message pass; with Replace its body
-// becomes the answer's. 4xx refuses it; anything else is tried again.
+// becomes the answer's. 4xx refuses it, save 408, 425 and 429, which ask to come
+// again; these and anything else are tried again.
 type HTTPStep struct {
 	URL     string        `json:"url"`
 	Timeout time.Duration `json:"timeout_ns,omitempty"` // 0: 5 s
