@@ -47,15 +47,21 @@ var errUsage = errors.New("usage")
 
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	flags := flag.NewFlagSet("signalbox-agent", flag.ContinueOnError)
-	flags.SetOutput(stderr)
 	file := flags.String("config", "/etc/signalbox/agent.yaml", "configuration `file`")
 	check := flags.Bool("check-config", false, "check the configuration and end")
 	show := flags.Bool("version", false, "print the version and end")
-	if err := flags.Parse(args); err != nil {
-		if errors.Is(err, flag.ErrHelp) {
-			return err
-		}
-		return fmt.Errorf("%w: %w", errUsage, err)
+	// Package flag would tell a mistake together with the whole usage; main tells
+	// it, once.
+	flags.Usage = func() {}
+	flags.SetOutput(io.Discard)
+	switch err := flags.Parse(args); {
+	case errors.Is(err, flag.ErrHelp):
+		flags.SetOutput(stderr)
+		fmt.Fprintln(stderr, "Usage: signalbox-agent [flags]")
+		flags.PrintDefaults()
+		return err
+	case err != nil:
+		return fmt.Errorf("%w: %w; see signalbox-agent -h", errUsage, err)
 	}
 	if flags.NArg() > 0 {
 		return fmt.Errorf("%w: unexpected argument %q", errUsage, flags.Arg(0))

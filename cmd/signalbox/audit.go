@@ -42,11 +42,8 @@ key prints the public key. Keep it, and copies of the heads, on another machine.
 `)
 		flags.PrintDefaults()
 	}
-	if err := flags.Parse(args); err != nil {
-		if errors.Is(err, flag.ErrHelp) {
-			return err
-		}
-		return fmt.Errorf("%w: %w", errUsage, err)
+	if err := quietly(flags, args); err != nil {
+		return err
 	}
 	if flags.NArg() != 1 || flags.Arg(0) != "verify" && flags.Arg(0) != "key" {
 		return fmt.Errorf("%w: signalbox audit: want verify or key, behind the flags", errUsage)

@@ -21,7 +21,8 @@ import (
 	"github.com/signalbox-dev/signalbox/ui/component"
 )
 
-// Exit codes of the verbs; docs/guide.md lists them.
+// Exit codes of the verbs; order.go has those of verbs that act, docs/guide.md
+// lists them all.
 const (
 	exitError    = 1
 	exitUsage    = 2
@@ -170,6 +171,8 @@ func (c *client) refused(res *http.Response) error {
 		return exit{exitDenied, err}
 	case p.Status == http.StatusNotFound:
 		return exit{exitNothing, err}
+	case p.Status == http.StatusConflict || p.Status == http.StatusUnprocessableEntity:
+		return exit{exitNotDone, err}
 	case p.Status == http.StatusBadRequest || p.Status == http.StatusRequestEntityTooLarge:
 		return exit{exitUsage, err}
 	case p.Status == http.StatusTooManyRequests || p.Status == http.StatusServiceUnavailable || p.Status == http.StatusGatewayTimeout:
@@ -239,11 +242,12 @@ type verb struct {
 	*flag.FlagSet
 	t           *terminal
 	usage, text string
+	codes       string // further exit codes
 }
 
 // verb makes a command's flags. A mistake is told once, by main.
 func (t *terminal) verb(name, usage, text string) *verb {
-	v := &verb{flag.NewFlagSet("signalbox "+name, flag.ContinueOnError), t, usage, strings.TrimSpace(text)}
+	v := &verb{FlagSet: flag.NewFlagSet("signalbox "+name, flag.ContinueOnError), t: t, usage: usage, text: strings.TrimSpace(text)}
 	v.SetOutput(io.Discard)
 	return v
 }
@@ -280,7 +284,7 @@ func (v *verb) help() {
 	v.SetOutput(v.t.out)
 	fmt.Fprintf(v.t.out, "Usage: %s %s\n\n%s\n\n", v.Name(), v.usage, v.text)
 	v.PrintDefaults()
-	fmt.Fprint(v.t.out, "\nExit codes: 0 done, 1 failed, 2 wrong use, 3 not found, 4 denied or not signed in, 5 no console answers.\n")
+	fmt.Fprintf(v.t.out, "\nExit codes: 0 done, 1 failed, 2 wrong use, 3 not found, 4 denied or not signed in, 5 no console answers%s.\n", v.codes)
 	v.SetOutput(io.Discard)
 }
 

@@ -202,6 +202,10 @@ func TestATapComesBack(t *testing.T) {
 	var opened atomic.Int32
 	up := websocket.Upgrader{}
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasSuffix(r.URL.Path, "/whoami") { // the filter looks into payloads
+			fmt.Fprint(w, `{"name":"mia","kind":"token","grants":[],"actions":["live.tap","body.read"]}`)
+			return
+		}
 		n := opened.Add(1)
 		if r.Header.Get("Origin") != "http://"+r.Host || r.URL.Query().Get("form") != "event" || r.URL.Query().Get("channel") != "orders.*" || r.URL.Query().Get("filter") != "failed" {
 			t.Errorf("asked for %s from %q", r.URL, r.Header.Get("Origin"))
@@ -238,6 +242,30 @@ func TestATapComesBack(t *testing.T) {
 	for _, want := range []string{"3 not shown: 3 sampled", "The connection is lost", "2 messages passed meanwhile"} {
 		if !strings.Contains(s.err.String(), want) {
 			t.Errorf("not told: %q in %q", want, &s.err)
+		}
+	}
+}
+
+// Who may not read payloads is told so, instead of that nothing passed.
+func TestATapSaysThatItsFilterNeedsPayloads(t *testing.T) {
+	t.Parallel()
+	var asked atomic.Int32
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasSuffix(r.URL.Path, "/live") {
+			asked.Add(1)
+			w.Header().Set("Content-Type", "application/problem+json")
+			w.WriteHeader(http.StatusBadRequest)
+			fmt.Fprint(w, problemOf(400, "invalid", "enough of this test"))
+			return
+		}
+		fmt.Fprint(w, `{"name":"mia","kind":"token","grants":[{"role":"viewer"}],"actions":["live.tap","metadata.view"]}`)
+	}))
+	defer srv.Close()
+	for filter, want := range map[string]int32{"timeout": 0, "body.total > 3": 0, "NOT body:x": 0, "failed:true": 1, "": 1} {
+		asked.Store(0)
+		err := newScreen(t, map[string]string{"SIGNALBOX_URL": srv.URL}).tap(t.Context(), []string{"*", filter})
+		if want == 0 && (exitCode(err) != exitDenied || !strings.Contains(err.Error(), "looks into payloads, and mia may not read them")) || asked.Load() > 0 != (want > 0) {
+			t.Errorf("%q: %v, and the tap was asked for %d times", filter, err, asked.Load())
 		}
 	}
 }

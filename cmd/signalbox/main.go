@@ -26,6 +26,9 @@ type command struct {
 var commands = []command{
 	serveCommand, demoCommand, engineCommand,
 	searchCommand, historyCommand, tapCommand, channelsCommand, agentsCommand, exportCommand, loginCommand, logoutCommand,
+	purgeCommand, redriveCommand, discardCommand, replayCommand, testCommand,
+	detourCommand, undetourCommand, detoursCommand, pauseCommand, resumeCommand,
+	tapOnCommand, tapOffCommand, commandsCommand,
 	auditCommand,
 }
 
@@ -34,7 +37,9 @@ func main() {
 	err := run(ctx, os.Args[1:])
 	stop()
 	if code := exitCode(err); code != 0 {
-		fmt.Fprintln(os.Stderr, "signalbox:", err)
+		if err != errUsage { //nolint:errorlint // bare: the usage was printed, there is nothing to add
+			fmt.Fprintln(os.Stderr, "signalbox:", err)
+		}
 		os.Exit(code)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"runtime/debug"
 )
@@ -64,14 +65,30 @@ func serve(ctx context.Context, args []string) error {
 	return errors.Join(err, c.close())
 }
 
+// quietly parses flags. Package flag tells a mistake together with the whole
+// usage; here main tells it, once.
+func quietly(flags *flag.FlagSet, args []string) error {
+	usage, out := flags.Usage, flags.Output()
+	flags.Usage = func() {}
+	flags.SetOutput(io.Discard)
+	err := flags.Parse(args)
+	flags.Usage = usage
+	flags.SetOutput(out)
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		flags.Usage()
+		return err
+	case err != nil:
+		return fmt.Errorf("%w: %w; see %s -h", errUsage, err, flags.Name())
+	}
+	return nil
+}
+
 // parseFlags parses and refuses what is left over. A wrong flag ends the
 // program with 2.
 func parseFlags(flags *flag.FlagSet, args []string) error {
-	if err := flags.Parse(args); err != nil {
-		if errors.Is(err, flag.ErrHelp) {
-			return err
-		}
-		return fmt.Errorf("%w: %w", errUsage, err)
+	if err := quietly(flags, args); err != nil {
+		return err
 	}
 	if flags.NArg() > 0 {
 		return fmt.Errorf("%w: %s takes no argument %q", errUsage, flags.Name(), flags.Arg(0))

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"time"
 )
 
@@ -15,6 +16,14 @@ type stage struct {
 	run func(ctx context.Context) error
 	// ready, where set, is closed once the next stage may start.
 	ready <-chan struct{}
+}
+
+// named says which part an error is of, unless the error says so itself.
+func named(name string, err error) error {
+	if strings.HasPrefix(err.Error(), name+":") {
+		return err
+	}
+	return fmt.Errorf("%s: %w", name, err)
 }
 
 // runStages starts the stages in order, each when the one before it is ready,
@@ -45,7 +54,7 @@ func runStages(ctx context.Context, log *slog.Logger, grace time.Duration, stage
 			case err == nil:
 				failed <- fmt.Errorf("%s ended by itself", s.name)
 			default:
-				failed <- fmt.Errorf("%s: %w", s.name, err)
+				failed <- named(s.name, err)
 			}
 		}()
 		if s.ready != nil {

@@ -70,3 +70,12 @@ func TestAStageThatHangsIsGivenUp(t *testing.T) {
 		close(release)
 	})
 }
+
+func TestAPartIsNamedOnce(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]string{"engine: no library": "engine: no library", "no library": "engine: no library", "engineer": "engine: engineer"} {
+		if got := named("engine", errors.New(text)).Error(); got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+}

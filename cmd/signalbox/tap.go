@@ -9,11 +9,13 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/gorilla/websocket"
 
+	"github.com/signalbox-dev/signalbox/controlbus/access"
 	"github.com/signalbox-dev/signalbox/controlbus/backoff"
 	"github.com/signalbox-dev/signalbox/controlbus/filter"
 	"github.com/signalbox-dev/signalbox/ui/api"
@@ -93,7 +95,8 @@ A connection that breaks is opened again and goes on where it was.`)
 	}
 	q := url.Values{"form": {"event"}, "channel": {rest[0]}}
 	text := strings.Join(rest[1:], " ")
-	if _, err := filter.Parse(text, time.Now()); err != nil {
+	parsed, err := filter.Parse(text, time.Now())
+	if err != nil {
 		return fmt.Errorf("%w: %w%s", errUsage, err, underline(text, err))
 	}
 	if *broker != "" {
@@ -106,6 +109,11 @@ A connection that breaks is opened again and goes on where it was.`)
 	c, err := t.connect(*at)
 	if err != nil {
 		return err
+	}
+	if parsed.NeedsBody() {
+		if err := c.readsBodies(ctx); err != nil {
+			return err
+		}
 	}
 	if *lasts > 0 {
 		var cancel context.CancelFunc
@@ -125,6 +133,20 @@ A connection that breaks is opened again and goes on where it was.`)
 		return exit{exitNothing, errors.New("no message passed")}
 	}
 	return nil
+}
+
+// readsBodies refuses a filter on payloads for who may not read any: it would
+// match nothing, and that would look as if nothing passed.
+func (c *client) readsBodies(ctx context.Context) error {
+	var who api.Whoami
+	if _, err := c.get(ctx, "/whoami", nil, &who); err != nil {
+		return err
+	}
+	// A console before that field does not say.
+	if who.Actions == nil || slices.Contains(who.Actions, string(access.ReadBody)) {
+		return nil
+	}
+	return exit{exitDenied, fmt.Errorf("this filter looks into payloads, and %s may not read them (%s): words without a field and body.* do that; ask by channel, header or outcome, or for the role reader", component.Visible(who.Name), access.ReadBody)}
 }
 
 // run keeps a connection open until enough was shown, ctx ends, or the console

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"fmt"
 	"io"
@@ -22,13 +23,23 @@ type terminal struct {
 	env      func(string) string
 	colour   bool // out is a terminal that wants colours
 	tty      bool // out is a terminal
+	asks     bool // somebody reads err and can answer on in
+	live     bool // err is a terminal whose line can be written again
+	width    int  // of err, where it is one
+
+	lines *bufio.Reader // of in, once somebody was asked
 }
 
 func newTerminal() *terminal {
-	tty := term.IsTerminal(int(os.Stdout.Fd()))
+	tty, says := term.IsTerminal(int(os.Stdout.Fd())), term.IsTerminal(int(os.Stderr.Fd()))
+	width, _, err := term.GetSize(int(os.Stderr.Fd()))
+	if err != nil || width <= 0 {
+		width = 80
+	}
 	return &terminal{
-		in: os.Stdin, out: os.Stdout, err: os.Stderr, env: os.Getenv, tty: tty,
+		in: os.Stdin, out: os.Stdout, err: os.Stderr, env: os.Getenv, tty: tty, width: width,
 		colour: tty && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb",
+		asks:   says && term.IsTerminal(int(os.Stdin.Fd())), live: says && os.Getenv("TERM") != "dumb",
 	}
 }
 

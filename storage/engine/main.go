@@ -31,10 +31,19 @@ by itself unless storage.dsn names a server.
 	}
 	cfg.RegisterFlags(fs)
 	child := fs.Bool("child", false, "log as JSON and stop when standard input ends; used by signalbox serve")
-	if err := fs.Parse(args); errors.Is(err, flag.ErrHelp) {
+	// Package flag would tell a mistake together with the whole usage; who calls
+	// tells it, once.
+	usage := fs.Usage
+	fs.Usage = func() {}
+	fs.SetOutput(io.Discard)
+	err := fs.Parse(args)
+	fs.SetOutput(stderr)
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		usage()
 		return err
-	} else if err != nil {
-		return fmt.Errorf("%w: engine: %w", controlbus.ErrInvalid, err)
+	case err != nil:
+		return fmt.Errorf("%w: engine: %w; see signalbox engine -h", controlbus.ErrInvalid, err)
 	}
 	if fs.NArg() > 0 {
 		return fmt.Errorf("%w: engine: unexpected argument %q", controlbus.ErrInvalid, fs.Arg(0))

@@ -22,12 +22,12 @@ type Agents struct {
 type Agent struct {
 	ID              string    `json:"id"`
 	Presence        string    `json:"presence"`
-	LastSeen        timestamp `json:"last_seen"`
+	LastSeen        Timestamp `json:"last_seen"`
 	Env             string    `json:"env"`
 	Host            string    `json:"host"`
 	Version         string    `json:"version"`
 	Incarnation     string    `json:"incarnation"`
-	StartedAt       timestamp `json:"started_at,omitzero"`
+	StartedAt       Timestamp `json:"started_at,omitzero"`
 	ClockOffsetNs   *string   `json:"clock_offset_ns"`
 	Revision        int64     `json:"revision"`
 	DesiredRevision int64     `json:"desired_revision"`
@@ -43,7 +43,7 @@ type Broker struct {
 	System       string    `json:"system"`
 	Product      string    `json:"product,omitempty"`
 	Connected    bool      `json:"connected"`
-	Since        timestamp `json:"since,omitzero"`
+	Since        Timestamp `json:"since,omitzero"`
 	Error        string    `json:"error,omitempty"`
 	Capabilities []string  `json:"capabilities"`
 	Leftovers    []string  `json:"leftovers,omitempty"`
@@ -55,7 +55,7 @@ type Spool struct {
 	MaxBytes int64     `json:"max_bytes"`
 	Records  int64     `json:"records"`
 	Dropped  int64     `json:"dropped"`
-	SentLast timestamp `json:"sent_last,omitzero"`
+	SentLast Timestamp `json:"sent_last,omitzero"`
 	Error    string    `json:"error,omitempty"`
 }
 
@@ -76,12 +76,12 @@ type Tap struct {
 	State      string    `json:"state"`
 	Technique  string    `json:"technique,omitempty"`
 	Notes      []string  `json:"notes,omitempty"`
-	Since      timestamp `json:"since,omitzero"`
+	Since      Timestamp `json:"since,omitzero"`
 	Error      string    `json:"error,omitempty"`
 	Origin     string    `json:"origin"`
 	Owner      string    `json:"owner,omitempty"`
 	Reason     string    `json:"reason,omitempty"`
-	Until      timestamp `json:"until,omitzero"`
+	Until      Timestamp `json:"until,omitzero"`
 	BodyPolicy string    `json:"body_policy"`
 	Loss       *Loss     `json:"loss,omitempty"`
 }

@@ -24,7 +24,7 @@ type Audit struct {
 // AuditEntry is one thing that was done, or tried.
 type AuditEntry struct {
 	Seq     int64     `json:"seq"`
-	At      timestamp `json:"at"`
+	At      Timestamp `json:"at"`
 	Actor   Actor     `json:"actor"`
 	Code    string    `json:"code"`
 	Target  string    `json:"target,omitempty"`

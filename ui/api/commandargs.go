@@ -65,14 +65,11 @@ type ReplayArgs struct {
 type Selection struct {
 	Env          string    `json:"env,omitempty"`
 	Filter       string    `json:"filter,omitempty"`
-	From         timestamp `json:"from,omitzero"`
-	To           timestamp `json:"to,omitzero"`
+	From         Timestamp `json:"from,omitzero"`
+	To           Timestamp `json:"to,omitzero"`
 	UIDs         []string  `json:"uids,omitempty"`
-	StoredBefore timestamp `json:"stored_before,omitzero"` // the console's
+	StoredBefore Timestamp `json:"stored_before,omitzero"` // the console's
 }
-
-// TimeOf is a time for a Selection.
-func TimeOf(t time.Time) timestamp { return at(t) }
 
 // PauseArgs are those of pause and resume.
 type PauseArgs struct {

@@ -44,7 +44,7 @@ func channelRef(c *controlbus.ChannelName) *ChannelRef {
 // Draft is a preview that can be ordered.
 type Draft struct {
 	ID           string      `json:"id"`
-	Expires      timestamp   `json:"expires"`
+	Expires      Timestamp   `json:"expires"`
 	Kind         string      `json:"kind"`
 	Class        string      `json:"class"`
 	Agent        string      `json:"agent"`
@@ -79,13 +79,13 @@ func draft(d *command.Draft) Draft {
 
 // Preview is what a command would do, frozen.
 type Preview struct {
-	TakenAt     timestamp   `json:"taken_at"`
+	TakenAt     Timestamp   `json:"taken_at"`
 	Env         string      `json:"env"`
 	Effect      string      `json:"effect"`
 	Count       *int64      `json:"count,omitempty"`
 	AtLeast     bool        `json:"at_least"`
-	Oldest      timestamp   `json:"oldest,omitzero"`
-	Newest      timestamp   `json:"newest,omitzero"`
+	Oldest      Timestamp   `json:"oldest,omitzero"`
+	Newest      Timestamp   `json:"newest,omitzero"`
 	Samples     []Sample    `json:"samples"`
 	Destination *ChannelRef `json:"destination,omitempty"`
 	Reversible  string      `json:"reversible"`
@@ -101,7 +101,7 @@ type Preview struct {
 type Sample struct {
 	UID         string    `json:"uid,omitempty"`
 	MessageID   string    `json:"message_id,omitempty"`
-	At          timestamp `json:"at,omitzero"`
+	At          Timestamp `json:"at,omitzero"`
 	Position    string    `json:"position,omitempty"`
 	ContentType string    `json:"content_type,omitempty"`
 	Size        int64     `json:"size"`
@@ -142,7 +142,7 @@ type Command struct {
 	Kind          string       `json:"kind"`
 	Class         string       `json:"class"`
 	State         string       `json:"state"`
-	StateAt       timestamp    `json:"state_at"`
+	StateAt       Timestamp    `json:"state_at"`
 	Ended         bool         `json:"ended"`
 	Detail        string       `json:"detail,omitempty"`
 	Agent         string       `json:"agent"`
@@ -157,14 +157,14 @@ type Command struct {
 	AcceptWithin  Duration     `json:"accept_within"`
 	RunWithin     Duration     `json:"run_within"`
 	RequestedBy   Actor        `json:"requested_by"`
-	RequestedAt   timestamp    `json:"requested_at"`
+	RequestedAt   Timestamp    `json:"requested_at"`
 	ApprovedBy    *Actor       `json:"approved_by,omitempty"`
-	ApprovedAt    timestamp    `json:"approved_at,omitzero"`
+	ApprovedAt    Timestamp    `json:"approved_at,omitzero"`
 	Attempt       int          `json:"attempt"`
-	DispatchedAt  timestamp    `json:"dispatched_at,omitzero"`
-	AcceptedAt    timestamp    `json:"accepted_at,omitzero"`
+	DispatchedAt  Timestamp    `json:"dispatched_at,omitzero"`
+	AcceptedAt    Timestamp    `json:"accepted_at,omitzero"`
 	CancelAskedBy *Actor       `json:"cancel_asked_by,omitempty"`
-	CancelAskedAt timestamp    `json:"cancel_asked_at,omitzero"`
+	CancelAskedAt Timestamp    `json:"cancel_asked_at,omitzero"`
 	CancelReason  string       `json:"cancel_reason,omitempty"`
 	Progress      *JobProgress `json:"progress,omitempty"`
 	Control       *JobControl  `json:"control,omitempty"`
@@ -191,7 +191,7 @@ type JobProgress struct {
 	Counts
 	Total *int64    `json:"total,omitempty"`
 	Note  string    `json:"note,omitempty"`
-	At    timestamp `json:"at,omitzero"`
+	At    Timestamp `json:"at,omitzero"`
 	// RemainingSeconds is how long the rest takes at the present rate.
 	RemainingSeconds *float64  `json:"remaining_seconds,omitempty"`
 	Job              *JobState `json:"job,omitempty"`
@@ -289,7 +289,7 @@ func commandOf(c *controlbus.Command, whole bool) Command {
 // CommandEvent is one thing that happened to a command.
 type CommandEvent struct {
 	N        int64        `json:"n"`
-	At       timestamp    `json:"at"`
+	At       Timestamp    `json:"at"`
 	Type     string       `json:"type"`
 	Actor    Actor        `json:"actor"`
 	Detail   string       `json:"detail,omitempty"`
@@ -309,7 +309,7 @@ func commandEvent(e *ledger.Event) CommandEvent {
 // CommandOutcome is what a command did with one message.
 type CommandOutcome struct {
 	Number        int64     `json:"number"`
-	At            timestamp `json:"at"`
+	At            Timestamp `json:"at"`
 	Outcome       string    `json:"outcome"`
 	UID           string    `json:"uid,omitempty"`
 	MessageID     string    `json:"message_id,omitempty"`
@@ -335,9 +335,9 @@ type Detour struct {
 	State     string       `json:"state"`
 	Pause     bool         `json:"pause"`
 	Technique string       `json:"technique,omitempty"`
-	Since     timestamp    `json:"since,omitzero"`
-	Until     timestamp    `json:"until,omitzero"`
-	Heard     timestamp    `json:"heard,omitzero"`
+	Since     Timestamp    `json:"since,omitzero"`
+	Until     Timestamp    `json:"until,omitzero"`
+	Heard     Timestamp    `json:"heard,omitzero"`
 	Owner     Actor        `json:"owner"`
 	Reason    string       `json:"reason,omitempty"`
 	To        string       `json:"to,omitempty"`

@@ -41,9 +41,9 @@ type End struct {
 	Stopped  string    `json:"stopped"`
 	Reason   string    `json:"reason,omitempty"`
 	Next     string    `json:"next,omitempty"`
-	From     timestamp `json:"from"`
-	To       timestamp `json:"to"`
-	Reached  timestamp `json:"reached"`
+	From     Timestamp `json:"from"`
+	To       Timestamp `json:"to"`
+	Reached  Timestamp `json:"reached"`
 }
 
 // Why an export stopped beside the reasons of a search.

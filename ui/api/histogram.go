@@ -13,8 +13,8 @@ type Histogram struct {
 	Messages    uint64    `json:"messages"`
 	Failed      uint64    `json:"failed"`
 	AtMost      bool      `json:"at_most"`
-	CountedFrom timestamp `json:"counted_from"`
-	CountedTo   timestamp `json:"counted_to"`
+	CountedFrom Timestamp `json:"counted_from"`
+	CountedTo   Timestamp `json:"counted_to"`
 	Bars        []Bar     `json:"bars"`
 	Reads       string    `json:"reads,omitempty"`
 	Scan        Scan      `json:"scan"`
@@ -22,7 +22,7 @@ type Histogram struct {
 
 // Bar is one step.
 type Bar struct {
-	Time     timestamp `json:"time"`
+	Time     Timestamp `json:"time"`
 	Messages uint64    `json:"messages"`
 	Failed   uint64    `json:"failed"`
 	Counted  bool      `json:"counted"`
@@ -84,7 +84,7 @@ type Invalids struct {
 
 // Invalid is one of them.
 type Invalid struct {
-	Time   timestamp `json:"time"`
+	Time   Timestamp `json:"time"`
 	Sender string    `json:"sender"`
 	Signal string    `json:"signal"`
 	Reason string    `json:"reason"`

@@ -16,24 +16,24 @@ import (
 // left out. Numbers that need not fit the 53 bits that JavaScript keeps exact
 // are text.
 
-// timestamp is a time with all its nanoseconds, so that texts sort as times do.
+// Timestamp is a time with all its nanoseconds, so that texts sort as times do.
 // The zero time is left out.
-type timestamp struct{ time.Time }
+type Timestamp struct{ time.Time }
 
 const timeLayout = "2006-01-02T15:04:05.000000000Z"
 
-func (t timestamp) MarshalJSON() ([]byte, error) {
+func (t Timestamp) MarshalJSON() ([]byte, error) {
 	return []byte(`"` + t.UTC().Format(timeLayout) + `"`), nil
 }
 
-func at(t time.Time) timestamp { return timestamp{t} }
+func at(t time.Time) Timestamp { return Timestamp{t} }
 
 // nanos is a time of a stored row.
-func nanos(ns int64) timestamp {
+func nanos(ns int64) Timestamp {
 	if ns == 0 {
-		return timestamp{}
+		return Timestamp{}
 	}
-	return timestamp{time.Unix(0, ns)}
+	return Timestamp{time.Unix(0, ns)}
 }
 
 // big is a 64-bit integer as text; nil where it is not known.
@@ -82,10 +82,10 @@ func pairs(attrs []storage.Attr) []Pair {
 // Message is one observation of a message, without its body.
 type Message struct {
 	UID             string    `json:"uid"`
-	Time            timestamp `json:"time"`
+	Time            Timestamp `json:"time"`
 	TimeSource      string    `json:"time_source"`
-	AgentTime       timestamp `json:"agent_time,omitzero"`
-	StoredAt        timestamp `json:"stored_at,omitzero"`
+	AgentTime       Timestamp `json:"agent_time,omitzero"`
+	StoredAt        Timestamp `json:"stored_at,omitzero"`
 	Env             string    `json:"env"`
 	System          string    `json:"system"`
 	Broker          string    `json:"broker"`
@@ -185,9 +185,9 @@ type Scan struct {
 	Rows      uint64    `json:"rows"`
 	Bytes     uint64    `json:"bytes"`
 	ElapsedMs float64   `json:"elapsed_ms"`
-	From      timestamp `json:"from"`
-	To        timestamp `json:"to"`
-	Reached   timestamp `json:"reached"`
+	From      Timestamp `json:"from"`
+	To        Timestamp `json:"to"`
+	Reached   Timestamp `json:"reached"`
 	Stopped   string    `json:"stopped"`
 }
 
@@ -200,7 +200,7 @@ func scan(s storage.Scan) Scan {
 
 // Point of a series; without a value where nothing is known.
 type Point struct {
-	Time  timestamp `json:"time"`
+	Time  Timestamp `json:"time"`
 	Value *float64  `json:"value,omitempty"`
 }
 
@@ -219,7 +219,7 @@ type Channel struct {
 	Broker      string     `json:"broker"`
 	Name        string     `json:"name"`
 	Kind        string     `json:"kind,omitempty"`
-	SeenAt      timestamp  `json:"seen_at,omitzero"`
+	SeenAt      Timestamp  `json:"seen_at,omitzero"`
 	Ready       *float64   `json:"ready,omitempty"`
 	Unacked     *float64   `json:"unacked,omitempty"`
 	Bytes       *float64   `json:"bytes,omitempty"`
@@ -231,7 +231,7 @@ type Channel struct {
 	Tapped      uint64     `json:"tapped"`
 	TappedBytes uint64     `json:"tapped_bytes"`
 	Failed      uint64     `json:"failed"`
-	LastMessage timestamp  `json:"last_message,omitzero"`
+	LastMessage Timestamp  `json:"last_message,omitzero"`
 	Spark       []*float64 `json:"spark"`
 }
 
@@ -250,7 +250,7 @@ func channel(c *storage.ChannelState) Channel {
 
 // Span is one span of a history.
 type Span struct {
-	Time          timestamp   `json:"time"`
+	Time          Timestamp   `json:"time"`
 	DurationNs    *string     `json:"duration_ns"`
 	TraceID       string      `json:"trace_id"`
 	SpanID        string      `json:"span_id"`
@@ -272,7 +272,7 @@ type Span struct {
 }
 
 type spanEvent struct {
-	Time       timestamp `json:"time"`
+	Time       Timestamp `json:"time"`
 	Name       string    `json:"name"`
 	Attributes []Pair    `json:"attributes"`
 }
@@ -315,8 +315,8 @@ func span(s *storage.Span) *Span {
 
 // Log is one log record of a history.
 type Log struct {
-	Time          timestamp `json:"time"`
-	AgentTime     timestamp `json:"agent_time,omitzero"`
+	Time          Timestamp `json:"time"`
+	AgentTime     Timestamp `json:"agent_time,omitzero"`
 	UID           string    `json:"uid,omitempty"`
 	Env           string    `json:"env"`
 	Service       string    `json:"service"`
@@ -339,7 +339,7 @@ func logRecord(l *storage.Log) *Log {
 
 // Event is one of message, span and log of a history.
 type Event struct {
-	At       timestamp `json:"at"`
+	At       Timestamp `json:"at"`
 	OffsetNs *string   `json:"offset_ns,omitempty"`
 	Why      string    `json:"why"`
 	Message  *Message  `json:"message,omitempty"`

@@ -15,7 +15,7 @@ import (
 type Version struct {
 	Version string    `json:"version"`
 	API     string    `json:"api"`
-	Now     timestamp `json:"now"`
+	Now     Timestamp `json:"now"`
 }
 
 func (a *API) version(w http.ResponseWriter, _ *http.Request) error {
@@ -27,6 +27,8 @@ type Whoami struct {
 	Name   string  `json:"name"`
 	Kind   string  `json:"kind"`
 	Grants []Grant `json:"grants"`
+	// Actions are what it may do somewhere.
+	Actions []string `json:"actions"`
 }
 
 // Grant is a role, maybe for a part of what there is.
@@ -41,7 +43,12 @@ func (a *API) whoami(w http.ResponseWriter, r *http.Request) error {
 	if !ok {
 		return access.ErrUnauthenticated
 	}
-	out := Whoami{Name: id.Name, Kind: string(id.Kind), Grants: []Grant{}}
+	out := Whoami{Name: id.Name, Kind: string(id.Kind), Grants: []Grant{}, Actions: []string{}}
+	for _, a := range access.Actions() {
+		if a != access.Public && a != access.Self && id.Somewhere(a) {
+			out.Actions = append(out.Actions, string(a))
+		}
+	}
 	for _, g := range id.Grants {
 		out.Grants = append(out.Grants, Grant{string(g.Role), g.Env, g.Channel})
 	}
@@ -80,8 +87,8 @@ func (a *API) environments(w http.ResponseWriter, r *http.Request) error {
 
 // Overview is the situation.
 type Overview struct {
-	From          timestamp `json:"from"`
-	To            timestamp `json:"to"`
+	From          Timestamp `json:"from"`
+	To            Timestamp `json:"to"`
 	Messages      uint64    `json:"messages"`
 	Failed        uint64    `json:"failed"`
 	Bytes         uint64    `json:"bytes"`
@@ -89,8 +96,8 @@ type Overview struct {
 	Spans         uint64    `json:"spans"`
 	Logs          uint64    `json:"logs"`
 	Invalid       uint64    `json:"invalid"`
-	OldestMessage timestamp `json:"oldest_message,omitzero"`
-	NewestLog     timestamp `json:"newest_log,omitzero"`
+	OldestMessage Timestamp `json:"oldest_message,omitzero"`
+	NewestLog     Timestamp `json:"newest_log,omitzero"`
 	AgentsOnline  int       `json:"agents_online"`
 	AgentsSilent  int       `json:"agents_silent"`
 	Rate          []Point   `json:"rate"`
@@ -102,7 +109,7 @@ type Overview struct {
 type Trouble struct {
 	Title   string    `json:"title"`
 	Detail  string    `json:"detail"`
-	Since   timestamp `json:"since,omitzero"`
+	Since   Timestamp `json:"since,omitzero"`
 	Stopped bool      `json:"stopped"`
 }
 
@@ -192,7 +199,7 @@ type Table struct {
 	Bytes      uint64    `json:"bytes"`
 	Parts      uint64    `json:"parts"`
 	Partitions uint64    `json:"partitions"`
-	Oldest     timestamp `json:"oldest,omitzero"`
+	Oldest     Timestamp `json:"oldest,omitzero"`
 }
 
 func (a *API) store(w http.ResponseWriter, r *http.Request) error {

@@ -2759,9 +2759,11 @@ type Version struct {
 
 // Whoami defines model for Whoami.
 type Whoami struct {
-	Grants []Grant    `json:"grants"`
-	Kind   WhoamiKind `json:"kind"`
-	Name   string     `json:"name"`
+	// Actions What it may do somewhere, after what this console withholds from everybody
+	Actions []string   `json:"actions"`
+	Grants  []Grant    `json:"grants"`
+	Kind    WhoamiKind `json:"kind"`
+	Name    string     `json:"name"`
 }
 
 // WhoamiKind defines model for Whoami.Kind.
