@@ -84,8 +84,15 @@ type Inspector interface {
 
 // ChannelView is a channel now.
 type ChannelView struct {
-	Kind      string // the broker's word, such as "classic queue", "stream"
-	Ready     int64
+	Kind string // the broker's word, such as "classic queue", "stream"
+	// Ready is how many messages a command on the channel would find.
+	Ready int64
+	// Keeps says that reading removes nothing, as in a stream with limits: who
+	// follows the channel from its beginning gets what others have long dealt with.
+	Keeps bool
+	// Read is how many of Ready wait for nobody any more: every consumer has been
+	// given them. 0 where reading removes.
+	Read      int64
 	Unsettled int64 // delivered and not acknowledged; -1 unknown
 	Consumers int64
 	// UpTo is the position of the last message there; empty where positions do not
@@ -97,6 +104,9 @@ type ChannelView struct {
 	Topology string
 	Notes    []string // what people should know before they act on it
 }
+
+// Waiting is how many messages consumers have not dealt with yet.
+func (v ChannelView) Waiting() int64 { return v.Ready - v.Read + max(0, v.Unsettled) }
 
 // Planner says whether and how a kind of command would be carried out on a
 // channel. It only reads; ErrUnsupported, with the reason, when it cannot be.

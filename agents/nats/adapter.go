@@ -35,8 +35,9 @@ const consumerPrefix = "sb-tap-"
 // metricRedelivered is messages delivered more than once and not acknowledged.
 const metricRedelivered = "signalbox.channel.redelivered"
 
-// Adapter is one NATS account. It implements agents.Adapter, agents.Tapper and
-// agents.Sweeper; its methods may be called concurrently.
+// Adapter is one NATS account. It implements agents.Adapter, agents.Tapper,
+// agents.Sweeper and, of the verbs that commands are built of, all but Gater and
+// Separator, for which NATS has no means. Its methods may be called concurrently.
 type Adapter struct {
 	name   string
 	id     agents.Identity
@@ -52,7 +53,7 @@ type Adapter struct {
 	denied *denials        // of nc
 	life   context.Context // ends with Close
 	finish context.CancelFunc
-	taps   sync.WaitGroup
+	taps   sync.WaitGroup // and sessions
 	// orphans are consumers that could not be removed because the link was cut;
 	// Connect removes them.
 	orphans []consumer
@@ -351,24 +352,13 @@ func (a *Adapter) observeStream(ctx context.Context, js jetstream.JetStream, o *
 			return fmt.Errorf("nats: list consumers of %q: %w", name, sentinel(err))
 		}
 	}
-	stored := int64(info.State.Msgs)
-	var pending, unacked int64
 	for _, c := range all {
-		pending = max(pending, int64(c.NumPending))
-		unacked += int64(c.NumAckPending)
 		group := append([]string{controlbus.AttrConsumerGroup, c.Name}, kind...)
 		o.Gauge(controlbus.MetricChannelLag, "{message}", name, int64(c.NumPending), group...)
 		o.Gauge(metricRedelivered, "{message}", name, int64(c.NumRedelivered), group...)
 	}
-	waiting := pending
-	switch {
-	case len(all) == 0:
-		waiting = stored
-	case info.Config.Retention != jetstream.LimitsPolicy:
-		// Messages that no consumer will be given any more, such as those past
-		// max_deliver, are stored and wait for somebody.
-		waiting = max(pending, stored-unacked)
-	}
+	stored := int64(info.State.Msgs)
+	waiting, unacked := waits(info, all)
 	state := func(s string) []string { return append([]string{controlbus.AttrMessageState, s}, kind...) }
 	o.Gauge(controlbus.MetricChannelMessages, "{message}", name, waiting, state("ready")...)
 	o.Gauge(controlbus.MetricChannelMessages, "{message}", name, unacked, state("unacked")...)
@@ -380,6 +370,25 @@ func (a *Adapter) observeStream(ctx context.Context, js jetstream.JetStream, o *
 	o.Sum(controlbus.MetricChannelDelivered, "{message}", name, delivered, kind...)
 	o.Sum(controlbus.MetricChannelAcked, "{message}", name, acked, kind...)
 	return nil
+}
+
+// waits is what waits in a stream for its readers, and what they have been given
+// and not acknowledged.
+func waits(info *jetstream.StreamInfo, readers []*jetstream.ConsumerInfo) (waiting, unacked int64) {
+	stored := int64(info.State.Msgs)
+	for _, c := range readers {
+		waiting = max(waiting, int64(c.NumPending))
+		unacked += int64(c.NumAckPending)
+	}
+	switch {
+	case len(readers) == 0:
+		return stored, 0
+	case info.Config.Retention != jetstream.LimitsPolicy:
+		// Messages that no consumer will be given any more, such as those past
+		// max_deliver, are stored and wait for somebody.
+		return max(waiting, stored-unacked), unacked
+	}
+	return waiting, unacked
 }
 
 // counters of one stream's consumers, added up.

@@ -15,6 +15,20 @@
 //     the client always reads, drops in process, and closes its connection
 //     when it cannot keep up for a second.
 //
+// What commands are made of goes with streams; on a plain subject nothing waits,
+// so that one can only send to it.
+//
+//   - Reading and removing go by sequence, through the stream's leader: no consumer
+//     notices, and what comes after a bound is never touched. A purge is one
+//     operation of the server with the same bound.
+//   - Following (a junction) is a durable consumer that acknowledges one by one.
+//     A work queue that has a consumer already refuses another.
+//   - Sending waits for the stream's acknowledgement of each message, many at once.
+//     The marks of the operation become the Nats-Msg-Id, by which the stream knows
+//     a copy within its duplicate window; other Nats-* headers are left out.
+//   - Messages are put aside in streams called sb_park_<id>.
+//   - Pausing consumers needs nats-server 2.11; older ones are not even asked.
+//
 // Scheduling, buffering, retries and export are the Runner's; New starts
 // nothing.
 package nats

@@ -9,6 +9,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/signalbox-dev/signalbox/agents"
 	"github.com/signalbox-dev/signalbox/controlbus"
@@ -162,6 +163,9 @@ func incoming(position uint64, at time.Time, subject string, h nats.Header, data
 		Headers: make([]agents.Field, 0, len(ev.Headers)),
 	}
 	for _, f := range ev.Headers {
+		if f.Key == jetstream.ExpectedStreamHeader {
+			continue // of who sent it, such as an outlet
+		}
 		if utf8.ValidString(f.Value) {
 			m.Headers = append(m.Headers, agents.Field{Key: f.Key, Value: f.Value})
 		} else {

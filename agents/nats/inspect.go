@@ -17,8 +17,8 @@ import (
 //
 // Ready is all that a stream stores, because that is what every command on it
 // takes: a stream with limits keeps what everybody has read, and purging it
-// removes that, too. The notes tell how much of it still waits for a consumer,
-// which is what statistics show.
+// removes that, too. Ready less Read is what still waits for a consumer, which is
+// what statistics show.
 func (a *Adapter) Inspect(ctx context.Context, channel string) (agents.ChannelView, error) {
 	ctx, cancel := context.WithTimeout(ctx, a.cfg.Timeout)
 	defer cancel()
@@ -36,18 +36,16 @@ func (a *Adapter) Inspect(ctx context.Context, channel string) (agents.ChannelVi
 	state := p.info.State
 	v := agents.ChannelView{
 		Kind: "stream", Ready: int64(state.Msgs), Consumers: int64(len(readers)),
-		UpTo: strconv.FormatUint(state.LastSeq, 10), Topology: topology(p.info),
+		Keeps: p.config().Retention == jetstream.LimitsPolicy, UpTo: strconv.FormatUint(state.LastSeq, 10), Topology: topology(p.info),
 	}
 	if state.Msgs > 0 {
 		v.Oldest, v.Newest = state.FirstTime, state.LastTime
 	}
-	var behind uint64
-	for _, c := range readers {
-		v.Unsettled += int64(c.NumAckPending)
-		behind = max(behind, c.NumPending)
-	}
-	if len(readers) > 0 && p.config().Retention == jetstream.LimitsPolicy && behind < state.Msgs {
-		v.Notes = append(v.Notes, fmt.Sprintf("The stream stores %d messages and keeps what has been read; %d of them still wait for the consumer furthest behind.", state.Msgs, behind))
+	var waiting int64
+	waiting, v.Unsettled = waits(p.info, readers)
+	v.Read = max(v.Ready-waiting, 0)
+	if v.Keeps && len(readers) > 0 && v.Read > 0 {
+		v.Notes = append(v.Notes, fmt.Sprintf("The stream stores %d messages and keeps what has been read; %d of them still wait for the consumer furthest behind.", v.Ready, waiting))
 	}
 	if v.Unsettled > 0 {
 		v.Notes = append(v.Notes, fmt.Sprintf("%d messages are with consumers and not acknowledged yet; a command takes them, too.", v.Unsettled))

@@ -82,8 +82,9 @@ type browser struct {
 	api     string
 	stream  string
 	copy    bool
-	most    int
-	window  int
+	most    int             // given out and not settled; 0: no bound, for it costs the server nothing
+	held    map[string]bool // positions given out, where most bounds them
+	window  int             // read ahead
 
 	head, next, last uint64                     // to give out, to ask for, bound
 	read             map[uint64]*agents.Message // answers; nil: no such message
@@ -98,14 +99,14 @@ func (a *Adapter) browse(ctx context.Context, p *place, o agents.IntakeOptions, 
 	}
 	state := p.info.State
 	b := &browser{
-		api: a.api(), stream: p.config().Name, copy: o.Copy, most: pipeWindow, read: map[uint64]*agents.Message{},
+		api: a.api(), stream: p.config().Name, copy: o.Copy, most: o.Window, held: map[string]bool{}, read: map[uint64]*agents.Message{},
 		head: max(after+1, state.FirstSeq, 1), last: min(upTo, state.LastSeq),
 	}
 	b.next = b.head
+	b.window = pipeWindow
 	if o.Window > 0 {
-		b.most = min(b.most, o.Window)
+		b.window = min(b.window, o.Window)
 	}
-	b.window = b.most
 	if state.Msgs > 0 {
 		b.window = max(min(b.window, int(browseBytes/max(state.Bytes/state.Msgs, 1))), 1)
 	}
@@ -160,7 +161,14 @@ func (b *browser) fill() error {
 
 // Next gives out what has been read, in order.
 func (b *browser) Next(ctx context.Context, most int) ([]*agents.Message, error) {
-	most = max(min(most, b.most), 1)
+	if b.most > 0 {
+		free := b.most - len(b.held)
+		if free <= 0 {
+			return nil, fmt.Errorf("nats: read %q: %w: %d messages are held, settle some first", b.stream, controlbus.ErrConflict, len(b.held))
+		}
+		most = min(most, free)
+	}
+	most = max(most, 1)
 	var out []*agents.Message
 	for b.failed == nil {
 		if err := b.fill(); err != nil {
@@ -178,6 +186,9 @@ func (b *browser) Next(ctx context.Context, most int) ([]*agents.Message, error)
 			if m != nil {
 				out = append(out, m)
 				b.missing = 0
+				if b.most > 0 {
+					b.held[m.Position] = true
+				}
 			}
 		}
 		if len(out) > 0 {
@@ -253,6 +264,10 @@ func streamGone(err error) bool {
 
 // Accept deletes the messages. One that is gone already is as good.
 func (b *browser) Accept(ctx context.Context, msgs []*agents.Message) error {
+	if err := b.session.broken(); err != nil {
+		return err
+	}
+	b.settled(msgs)
 	if b.copy || len(msgs) == 0 {
 		return nil
 	}
@@ -289,8 +304,17 @@ func gone(err error) bool {
 		strings.Contains(text, strconv.Itoa(codeDeleteFailed)) && (strings.Contains(text, "no message found") || strings.Contains(text, "EOF"))
 }
 
+func (b *browser) settled(msgs []*agents.Message) {
+	for _, m := range msgs {
+		delete(b.held, m.Position)
+	}
+}
+
 // Return leaves the messages where they are.
-func (b *browser) Return(context.Context, []*agents.Message) error { return nil }
+func (b *browser) Return(_ context.Context, msgs []*agents.Message) error {
+	b.settled(msgs)
+	return nil
+}
 
 func (b *browser) Close(context.Context) error {
 	b.session.close()

@@ -24,7 +24,7 @@ type pullRequest struct {
 	Expires   time.Duration `json:"expires"`
 	Batch     int           `json:"batch"`
 	MaxBytes  int64         `json:"max_bytes,omitempty"`
-	Heartbeat time.Duration `json:"idle_heartbeat"`
+	Heartbeat time.Duration `json:"idle_heartbeat,omitempty"`
 }
 
 // pull hands on what the consumer delivers, batch by batch, until the order of

@@ -97,6 +97,9 @@ func (o *outlet) Send(ctx context.Context, msgs []*agents.Message) []error {
 		if stream != "" {
 			// It may have gone to another stream since.
 			m.Header[jetstream.ExpectedStreamHeader] = []string{stream}
+			if int64(m.Size()) > o.session.nc.MaxPayload() {
+				delete(m.Header, jetstream.ExpectedStreamHeader) // it may fit without
+			}
 			return m, nil
 		}
 		if to := msgs[i].ReplyTo; literal(to) && !reserved(to) || strings.HasPrefix(to, nats.InboxPrefix) && literal(to) {

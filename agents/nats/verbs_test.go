@@ -25,6 +25,9 @@ var (
 	_ agents.Taker     = (*nats.Adapter)(nil)
 	_ agents.Releaser  = (*nats.Adapter)(nil)
 	_ agents.Purger    = (*nats.Adapter)(nil)
+	_ agents.Peeker    = (*nats.Adapter)(nil)
+	_ agents.Parker    = (*nats.Adapter)(nil)
+	_ agents.Pauser    = (*nats.Adapter)(nil)
 )
 
 func outlet(t *testing.T, a *nats.Adapter, channel string) agents.Outlet {
@@ -84,7 +87,7 @@ func stored(t *testing.T, s jetstream.Stream) uint64 {
 func (b *bench) fill(t *testing.T, subject string, n int) {
 	t.Helper()
 	for i := range n {
-		_, err := b.js.PublishAsync(subject, []byte(fmt.Sprint(i)))
+		_, err := b.js.PublishAsync(subject, []byte(fmt.Sprint(i)), jetstream.WithStallWait(20*time.Second))
 		must(t, err)
 	}
 	select {
@@ -192,6 +195,51 @@ func TestBrowseGapsAndPositions(t *testing.T) {
 		must(t, in.Return(t.Context(), first))
 		if len(first) != 1 || stored(t, s) != 3 {
 			t.Errorf("a copy with window 1 gave %d messages and left %d of 3", len(first), stored(t, s))
+		}
+	})
+}
+
+// TestInspectTellsReadFromWaiting: a command takes what is stored; what waits is
+// told beside.
+func TestInspectTellsReadFromWaiting(t *testing.T) {
+	servers(t, func(t *testing.T, b *bench) {
+		for _, retention := range []jetstream.RetentionPolicy{jetstream.LimitsPolicy, jetstream.WorkQueuePolicy} {
+			s := b.stream(t, retention, nil)
+			name := s.CachedInfo().Config.Name
+			app, err := s.CreateConsumer(t.Context(), jetstream.ConsumerConfig{Durable: "app", AckPolicy: jetstream.AckExplicitPolicy})
+			must(t, err)
+			b.publish(t, name+".a", "1", "2", "3", "4", "5")
+			batch, err := app.Fetch(3, jetstream.FetchMaxWait(10*time.Second))
+			must(t, err)
+			n := 0
+			for m := range batch.Messages() {
+				if n++; n < 3 {
+					must(t, m.DoubleAck(t.Context()))
+				}
+			}
+			a := connected(t, identity(), config(b.url))
+			v, err := a.Inspect(t.Context(), name)
+			must(t, err)
+			keeps := retention == jetstream.LimitsPolicy
+			ready, read := int64(3), int64(1)
+			if keeps {
+				ready, read = 5, 3
+			}
+			if v.Keeps != keeps || v.Ready != ready || v.Read != read || v.Unsettled != 1 || v.Consumers != 1 || v.Waiting() != 3 {
+				t.Errorf("%v: %+v, want %d ready of which %d are read, 1 unsettled", retention, v, ready, read)
+			}
+			if keeps && !strings.Contains(strings.Join(v.Notes, " "), "keeps what has been read; 2 of them") {
+				t.Errorf("notes: %q", v.Notes)
+			}
+			before := v.Topology
+			c := s.CachedInfo().Config
+			c.Subjects = append(c.Subjects, name+"-more")
+			_, err = b.js.UpdateStream(t.Context(), c)
+			must(t, err)
+			b.publish(t, name+"-more", "6")
+			if v, err = a.Inspect(t.Context(), name); err != nil || v.Topology == before {
+				t.Errorf("%v: another subject, and the topology is still %s, %v", retention, v.Topology, err)
+			}
 		}
 	})
 }
@@ -342,10 +390,9 @@ func TestOutletRefusals(t *testing.T) {
 // is cut between receiving and acknowledging, and is refused where it would take
 // another's messages.
 func TestFollow(t *testing.T) {
-	each := func(t *testing.T, b *bench) {
+	servers(t, func(t *testing.T, b *bench) {
 		for _, retention := range []jetstream.RetentionPolicy{jetstream.LimitsPolicy, jetstream.InterestPolicy, jetstream.WorkQueuePolicy} {
 			t.Run(retention.String(), func(t *testing.T) {
-				t.Parallel() // each waits for the server to deliver again
 				s := b.stream(t, retention, nil)
 				name := s.CachedInfo().Config.Name
 				opts := agents.IntakeOptions{Follow: true, Name: "sb_detour_" + name, Window: 10}
@@ -371,7 +418,11 @@ func TestFollow(t *testing.T) {
 				if texts(again) != "9" || again[0].Deliveries != 1 {
 					t.Errorf("%v: returned 9, then got %s, delivered %d times before", retention, texts(again), again[0].Deliveries)
 				}
-				// The agent dies with 5 to 9 in its hands.
+				// The agent goes, or dies, with 5 to 9 in its hands. When it dies the server
+				// waits before it delivers them again, so once is enough.
+				if retention != jetstream.WorkQueuePolicy {
+					must(t, in.Close(t.Context()))
+				}
 				must(t, first.Close(t.Context()))
 				if _, err := in.Next(t.Context(), 1); !errors.Is(err, agents.ErrNotConnected) {
 					t.Errorf("%v: after the end: %v", retention, err)
@@ -379,6 +430,21 @@ func TestFollow(t *testing.T) {
 				a := connected(t, identity(), config(b.url))
 				in = intake(t, a, name, opts)
 				seen := map[string]bool{}
+				if retention != jetstream.WorkQueuePolicy {
+					// What was given back comes first and in its order.
+					msgs, err := in.Next(t.Context(), 3)
+					must(t, err)
+					for len(msgs) < 3 {
+						more, err := in.Next(t.Context(), 3-len(msgs))
+						must(t, err)
+						msgs = append(msgs, more...)
+					}
+					if texts(msgs) != "5 6 7" {
+						t.Errorf("%v: after 5 to 9 were given back: %s", retention, texts(msgs))
+					}
+					must(t, in.Accept(t.Context(), msgs))
+					seen["5"], seen["6"], seen["7"] = true, true, true
+				}
 				for len(seen) < 15 {
 					ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 					msgs, err := in.Next(ctx, 10)
@@ -431,6 +497,5 @@ func TestFollow(t *testing.T) {
 				}
 			})
 		}
-	}
-	servers(t, each)
+	})
 }
