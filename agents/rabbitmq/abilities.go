@@ -3,6 +3,8 @@ package rabbitmq
 import (
 	"context"
 	"fmt"
+	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/signalbox-dev/signalbox/agents"
@@ -19,6 +21,10 @@ var (
 	_ agents.Planner   = (*Adapter)(nil)
 	_ agents.Sender    = (*Adapter)(nil)
 	_ agents.Taker     = (*Adapter)(nil)
+	_ agents.Gater     = (*Adapter)(nil)
+	_ agents.Parker    = (*Adapter)(nil)
+	_ agents.Peeker    = (*Adapter)(nil)
+	_ agents.Purger    = (*Adapter)(nil)
 )
 
 // Abilities are what can be done on this broker. Rights differ from queue to
@@ -32,8 +38,13 @@ func (a *Adapter) Abilities() []controlbus.Ability {
 		without = noManagement
 	}
 	return []controlbus.Ability{
+		{Kind: controlbus.CommandPeek, Reason: without, Note: "what is looked at in a queue is marked as redelivered; streams are read without a trace"},
 		{Kind: controlbus.CommandTap, Reason: without},
 		{Kind: controlbus.CommandUntap, Reason: without},
+		{Kind: controlbus.CommandDetour, Reason: without, Note: gateNote},
+		{Kind: controlbus.CommandUndetour, Reason: without},
+		{Kind: controlbus.CommandPause, Reason: without, Note: gateNote + "; new messages are held back, what waits already is still delivered"},
+		{Kind: controlbus.CommandResume, Reason: without},
 		{Kind: controlbus.CommandTest, Note: "keeping test messages from consumers: " + gateNote},
 		{Kind: controlbus.CommandReplay},
 		{Kind: controlbus.CommandRedrive, Note: "not from streams"},
@@ -70,7 +81,7 @@ func (a *Adapter) PlanCommand(ctx context.Context, kind controlbus.CommandKind, 
 	switch kind {
 	case controlbus.CommandPurge, controlbus.CommandDiscard:
 		if q.Type == "stream" {
-			return refuse("nothing can be taken out of a stream: its retention (x-max-age, x-max-length-bytes) removes messages, or deleting it does")
+			return refuse(streamPurge)
 		}
 		p.Technique = "consume up to the number of messages that wait at the start, keep a copy, acknowledge (queue.purge where no copy is kept)"
 		p.Impact = []string{
@@ -100,10 +111,72 @@ func (a *Adapter) PlanCommand(ctx context.Context, kind controlbus.CommandKind, 
 		p.Needs = []string{"write amq.default"}
 	case controlbus.CommandPeek:
 		return a.planPeek(p, q, api != nil, name, wrap)
+	case controlbus.CommandDetour, controlbus.CommandUndetour, controlbus.CommandPause, controlbus.CommandResume:
+		if p, err = a.planGate(ctx, api, kind, vhost, queue); err != nil {
+			return agents.CommandPlan{}, wrap(err)
+		}
 	default:
 		return refuse("the adapter knows no such command")
 	}
 	return p, nil
+}
+
+// planGate is of what the gate does. Where it is installed already, only its
+// exchange leads into the queue.
+func (a *Adapter) planGate(ctx context.Context, api *management, kind controlbus.CommandKind, vhost, queue string) (agents.CommandPlan, error) {
+	p := agents.CommandPlan{Technique: "alternate-exchange gate"}
+	if api == nil {
+		return p, fmt.Errorf("%w: %s", controlbus.ErrUnsupported, noManagement)
+	}
+	bindings, err := api.bindings(ctx, vhost, queue)
+	if err != nil {
+		return p, err
+	}
+	inside := ""
+	for _, b := range bindings {
+		if strings.HasPrefix(b.Source, gatePrefix) {
+			inside = b.Source
+		}
+	}
+	if kind == controlbus.CommandUndetour || kind == controlbus.CommandResume {
+		p.Technique += ", switched off by one binding and taken away"
+		p.Impact = []string{"The backlog is worked off first; what is published while that happens can overtake what is left of it."}
+		p.Needs = gateRights(queue, bindings)
+		return p, nil
+	}
+	_, direct, err := a.reroutable(ctx, api, vhost, queue, inside)
+	if err != nil {
+		return p, err
+	}
+	if inside != "" {
+		return p, fmt.Errorf("%w: the queue has a gate already (%s)", controlbus.ErrConflict, inside)
+	}
+	if len(direct) == 0 {
+		return p, fmt.Errorf("%w: %s", controlbus.ErrUnsupported, defaultOnly)
+	}
+	p.Technique = "alternate-exchange gate: two exchanges and a durable backlog queue " + gatePrefix + "ID.*, switched by one binding"
+	p.Impact = []string{
+		"While it is on, new messages go to the backlog queue instead; those that wait in the queue are still delivered.",
+		"Messages published straight to the queue through the default exchange are not led aside.",
+		"With the agent gone the backlog grows until the agent is back; no message is lost.",
+		"An application that declares its binding again opens a way around the gate; that is watched for and repaired.",
+	}
+	p.Needs = gateRights(queue, direct)
+	return p, nil
+}
+
+func gateRights(queue string, bindings []binding) []string {
+	read := []string{`sb\..*`}
+	for _, b := range bindings {
+		name := regexp.QuoteMeta(b.Source)
+		if !strings.HasPrefix(b.Source, "sb.") && !slices.Contains(read, name) {
+			read = append(read, name)
+		}
+	}
+	return []string{
+		`configure ^sb\.`, `write ^(sb\..*|amq\.default|` + regexp.QuoteMeta(queue) + ")$",
+		"read ^(" + strings.Join(read, "|") + ")$", "management tag (monitoring), to read bindings",
+	}
 }
 
 // taking is what happens to messages that are taken and given back.
@@ -149,36 +222,18 @@ func (a *Adapter) planPeek(p agents.CommandPlan, q queueDetail, managed bool, na
 		return agents.CommandPlan{}, wrap(fmt.Errorf("%w: %s", controlbus.ErrUnsupported, noManagement))
 	}
 	p.Needs = []string{"read " + name}
-	p.Technique = "get the first messages and give them back"
-	p.Impact = []string{lookTraces(q, a.version())}
 	if err := peekable(q, a.version()); err != nil {
 		return agents.CommandPlan{}, wrap(err)
 	}
+	if q.Type == "stream" {
+		p.Technique = "read the stream from its beginning"
+		p.Impact = []string{"Nothing is left behind: a stream is read without taking anything out."}
+		return p, nil
+	}
+	p.Technique = "get the first messages and give them back"
+	p.Impact = []string{lookTraces(q, a.version())}
 	return p, nil
 }
-
-// lookTraces says what looking at waiting messages leaves behind.
-func lookTraces(q queueDetail, version string) string {
-	text := "The messages looked at are marked as redelivered, and a consumer that asks meanwhile gets the ones behind them first."
-	if limit := deliveryLimit(q, version); q.Type == "quorum" && limit >= 0 {
-		text += fmt.Sprintf(" The look counts as a failed delivery of each; after %d the queue dead-letters or drops it.", limit)
-	}
-	return text
-}
-
-// peekable refuses queues whose messages a look could cost.
-func peekable(q queueDetail, version string) error {
-	if q.Type == "stream" {
-		return fmt.Errorf("%w: looking into streams is not built yet; tap it", controlbus.ErrUnsupported)
-	}
-	if limit := deliveryLimit(q, version); q.Type == "quorum" && limit >= 0 && limit < minLookLimit {
-		return fmt.Errorf("%w: the queue removes a message that was given back %d times, and each look is one", controlbus.ErrUnsupported, limit)
-	}
-	return nil
-}
-
-// minLookLimit is the least delivery limit with which a queue is looked into.
-const minLookLimit = 4
 
 func (a *Adapter) version() string {
 	a.mu.Lock()
@@ -187,15 +242,4 @@ func (a *Adapter) version() string {
 }
 
 // quoteRight writes a queue's name as the regular expression of a permission.
-func quoteRight(name string) string {
-	var b strings.Builder
-	b.WriteByte('^')
-	for _, r := range name {
-		if strings.ContainsRune(`\.+*?()|[]{}^$`, r) {
-			b.WriteByte('\\')
-		}
-		b.WriteRune(r)
-	}
-	b.WriteByte('$')
-	return b.String()
-}
+func quoteRight(name string) string { return "^" + regexp.QuoteMeta(name) + "$" }

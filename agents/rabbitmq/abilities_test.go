@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/url"
 	"testing"
@@ -248,4 +249,121 @@ func TestIntakeBesideOthers(t *testing.T) {
 			t.Errorf("%s: took %d messages, want the 30 that waited", name, n)
 		}
 	}
+}
+
+// Looking into a quorum queue with a delivery limit must never cost a message.
+func TestLookDoesNotCostMessages(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	a := connected(t, identity(), config(b.Server, b.url))
+	ctx := t.Context()
+	for name, limit := range map[string]int{"low": 3, "some": 8} {
+		_, err := b.ch.QueueDeclare(name, true, false, false, false, amqp.Table{amqp.QueueTypeArg: "quorum", "x-delivery-limit": limit})
+		must(t, err)
+		b.publish(t, "", name, amqp.Publishing{Body: []byte("1")}, amqp.Publishing{Body: []byte("2")})
+		looked := 0
+		for range 20 {
+			// What a look gives back arrives a moment later.
+			eventually(t, "both messages to wait in "+name, 10*time.Second, func() bool { return b.waiting(t, name) == 2 })
+			msgs, traces, err := a.Peek(ctx, name, 10, true)
+			if err == nil && (traces == "" || len(msgs) != 2) {
+				t.Errorf("a look at %d messages that says it leaves %q", len(msgs), traces)
+			}
+			if err == nil {
+				looked++
+			} else if !errors.Is(err, controlbus.ErrUnsupported) {
+				t.Fatal(err)
+			}
+		}
+		t.Logf("delivery limit %d: %d of 20 looks allowed", limit, looked)
+		eventually(t, "both messages to wait in "+name, 10*time.Second, func() bool { return b.waiting(t, name) == 2 })
+		if limit == 3 && looked > 0 || limit == 8 && looked != 4 {
+			t.Errorf("delivery limit %d: %d looks", limit, looked)
+		}
+	}
+}
+
+// A stream is read as often as one likes, and nothing is taken out of it.
+func TestStreamIsReadNotTaken(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	a := connected(t, identity(), config(b.Server, b.url))
+	ctx := t.Context()
+	_, err := b.ch.QueueDeclare("log", true, false, false, false, amqp.Table{amqp.QueueTypeArg: "stream"})
+	must(t, err)
+	var msgs []amqp.Publishing
+	for i := range 30 {
+		msgs = append(msgs, amqp.Publishing{Body: fmt.Appendf(nil, "%d", i)})
+	}
+	b.publish(t, "", "log", msgs...)
+	view, err := a.Inspect(ctx, "log")
+	must(t, err)
+	if view.Kind != "stream" || view.UpTo == "" {
+		t.Errorf("inspect: %+v", view)
+	}
+	if msgs, traces, err := a.Peek(ctx, "log", 5, false); err != nil || len(msgs) != 5 || traces != "" || string(msgs[0].Body) != "0" {
+		t.Errorf("peek: %d messages, %q, %v", len(msgs), traces, err)
+	}
+	if _, err := a.Intake(ctx, "log", agents.IntakeOptions{}); !errors.Is(err, controlbus.ErrUnsupported) {
+		t.Errorf("taking: got %v, want ErrUnsupported", err)
+	}
+	if _, err := a.Purge(ctx, "log", ""); !errors.Is(err, controlbus.ErrUnsupported) {
+		t.Errorf("purge: got %v, want ErrUnsupported", err)
+	}
+	for _, kind := range []controlbus.CommandKind{controlbus.CommandPurge, controlbus.CommandRedrive, controlbus.CommandDiscard} {
+		if _, err := a.PlanCommand(ctx, kind, "log"); !errors.Is(err, controlbus.ErrUnsupported) {
+			t.Errorf("plan of %s: got %v, want ErrUnsupported", kind, err)
+		}
+	}
+	b.publish(t, "", "log", amqp.Publishing{Body: []byte("later")})
+	after := ""
+	for _, want := range []int{30, 20} {
+		in, err := a.Intake(ctx, "log", agents.IntakeOptions{Copy: true, UpTo: view.UpTo, After: after, Window: 8})
+		must(t, err)
+		n := 0
+		for {
+			batch, err := in.Next(ctx, 5)
+			if errors.Is(err, io.EOF) {
+				break
+			}
+			must(t, err)
+			for _, m := range batch {
+				if n++; n == 10 {
+					after = m.Position
+				}
+			}
+			must(t, in.Accept(ctx, batch))
+		}
+		must(t, in.Close(ctx))
+		if n != want {
+			t.Errorf("copied %d messages, want %d", n, want)
+		}
+	}
+	q, err := b.ch.QueueDeclare("plain", true, false, false, false, nil)
+	must(t, err)
+	if _, err := a.Intake(ctx, q.Name, agents.IntakeOptions{Copy: true}); !errors.Is(err, controlbus.ErrUnsupported) {
+		t.Errorf("copying from a queue: got %v, want ErrUnsupported", err)
+	}
+}
+
+// A purge leaves what a consumer holds.
+func TestPurgeLeavesUnacknowledged(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	a := connected(t, identity(), config(b.Server, b.url))
+	_, err := b.ch.QueueDeclare("q", true, false, false, false, nil)
+	must(t, err)
+	b.publish(t, "", "q", make([]amqp.Publishing, 10)...)
+	app := channel(t, broker.DialAMQP(t, b.url))
+	for range 3 {
+		_, ok, err := app.Get("q", false)
+		if err != nil || !ok {
+			t.Fatal(ok, err)
+		}
+	}
+	if n, err := a.Purge(t.Context(), "q", ""); err != nil || n != 7 {
+		t.Errorf("purged %d, %v; want 7", n, err)
+	}
+	must(t, app.Close())
+	eventually(t, "the consumer's messages to be back", 10*time.Second, func() bool { return b.waiting(t, "q") == 3 })
 }

@@ -36,11 +36,16 @@ type Adapter struct {
 	vhosts []string
 	serial atomic.Uint64
 	hose   firehose
+	// stepped, where set, is told of each change of the topology; tests end the
+	// connection there.
+	stepped func(what string)
 
 	mu       sync.Mutex
 	ctrl     map[string]*conn // per virtual host
 	product  agents.Product
 	detailed bool // the broker has /api/queues/detailed
+	// tired are queues that are not looked into again before the time.
+	tired map[string]time.Time
 	// life ends when Close is called; taps watch it.
 	life   context.Context
 	finish context.CancelFunc

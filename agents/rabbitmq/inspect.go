@@ -1,6 +1,7 @@
 package rabbitmq
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -9,6 +10,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"regexp"
 	"slices"
 	"time"
 
@@ -41,11 +43,58 @@ func (m *management) detail(ctx context.Context, vhost, queue string) (queueDeta
 		return queueDetail{}, err
 	}
 	q := raw.queueDetail
-	_ = json.Unmarshal(raw.Policy, &q.Policy)
 	if q.Type == "" {
 		q.Type = "classic"
 	}
+	if len(raw.Policy) == 0 {
+		// It comes with the first statistics, which an idle queue does not give.
+		q.Policy = m.policyOf(ctx, vhost, queue, q.Type)
+		return q, nil
+	}
+	dec := json.NewDecoder(bytes.NewReader(raw.Policy))
+	dec.UseNumber()
+	_ = dec.Decode(&q.Policy)
 	return q, nil
+}
+
+// policyOf works out which policy holds for a queue. It knows none where the
+// agent may not list policies, nor those whose pattern only the broker's own
+// regular expressions understand.
+func (m *management) policyOf(ctx context.Context, vhost, queue, kind string) map[string]any {
+	var merged map[string]any
+	for _, list := range []string{"policies", "operator-policies"} {
+		var all []struct {
+			Pattern    string         `json:"pattern"`
+			ApplyTo    string         `json:"apply-to"`
+			Priority   json.Number    `json:"priority"`
+			Definition map[string]any `json:"definition"`
+		}
+		if m.do(ctx, http.MethodGet, "/api/"+list+"/"+url.PathEscape(vhost), nil, &all) != nil {
+			continue
+		}
+		var best map[string]any
+		var rank int64
+		for _, p := range all {
+			if p.ApplyTo != "" && p.ApplyTo != "all" && p.ApplyTo != "queues" && p.ApplyTo != kind+"_queues" && p.ApplyTo != kind+"s" {
+				continue
+			}
+			pattern, err := regexp.Compile(p.Pattern)
+			if n, _ := p.Priority.Int64(); err == nil && pattern.MatchString(queue) && (best == nil || n > rank) {
+				best, rank = p.Definition, n
+			}
+		}
+		for k, v := range best {
+			have, isNumber := number(merged[k])
+			n, _ := number(v)
+			if merged == nil {
+				merged = map[string]any{}
+			}
+			if !isNumber || n < have {
+				merged[k] = v
+			}
+		}
+	}
+	return merged
 }
 
 // setting is an optional argument of a queue: x-name among its arguments, or
@@ -142,6 +191,9 @@ func (a *Adapter) Inspect(ctx context.Context, channel string) (agents.ChannelVi
 	v.Notes = notes(q)
 	if q.Type == "stream" {
 		v.Kind, v.Unsettled = "stream", -1
+		if v.UpTo, err = a.streamEnd(ctx, vhost, queue); err != nil {
+			return agents.ChannelView{}, wrap(err)
+		}
 	}
 	return v, nil
 }

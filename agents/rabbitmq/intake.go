@@ -87,6 +87,13 @@ func (a *Adapter) Intake(ctx context.Context, channel string, o agents.IntakeOpt
 	if err != nil {
 		return nil, wrap(err)
 	}
+	if kind == "stream" && o.Copy {
+		s, err := a.read(ctx, channel, vhost, queue, o)
+		if err != nil {
+			return nil, wrap(err)
+		}
+		return s, nil
+	}
 	if kind == "stream" {
 		return nil, wrap(fmt.Errorf("%w: nothing can be taken out of a stream; its retention removes messages", controlbus.ErrUnsupported))
 	}
