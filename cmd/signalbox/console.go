@@ -101,6 +101,10 @@ func newConsole(ctx context.Context, cfg config, log *slog.Logger) (_ *console, 
 		return nil, err
 	}
 	c.dispatcher = link.NewDispatcher(c.ledger, part("link"))
+	if c.state.Shared() {
+		c.roster.Share()
+		c.dispatcher.Elsewhere(c.roster.Elsewhere)
+	}
 	c.ledger.Wake(c.dispatcher.Wake)
 	c.roster.Wake(c.dispatcher.Wake)
 	service, err := access.New(cfg.Access, cfg.Privacy, c.state, part("access"))
@@ -217,6 +221,7 @@ func (c *console) stages() []stage {
 		stage{name: "store", run: func(ctx context.Context) error { return c.runStore(ctx, storeReady) }, ready: storeReady},
 		stage{name: "ingest", run: func(ctx context.Context) error { return c.ingest.Run(ctx) }},
 		stage{name: "commands", run: c.dispatcher.Run},
+		stage{name: "state", run: c.followState},
 		stage{name: "http", run: func(ctx context.Context) error { return c.runHTTP(ctx, httpReady) }, ready: httpReady},
 	)
 	if c.grpc != nil {

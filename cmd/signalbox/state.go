@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"github.com/signalbox-dev/signalbox/controlbus"
 	"github.com/signalbox-dev/signalbox/controlbus/backoff"
+	"github.com/signalbox-dev/signalbox/controlbus/link"
 	"github.com/signalbox-dev/signalbox/storage/state"
 )
 
@@ -70,6 +72,47 @@ func openState(ctx context.Context, cfg config, log *slog.Logger) (*state.Store,
 		log.WarnContext(ctx, "the PostgreSQL of state.dsn is not there yet; trying again", "error", err)
 		if !backoff.Sleep(ctx, retry.Next()) {
 			return nil, ctx.Err()
+		}
+	}
+}
+
+// followState takes in what other consoles on the same database change, until ctx
+// ends: at once where they tell, and by looking now and then in any case.
+func (c *console) followState(ctx context.Context) error {
+	if !c.state.Shared() {
+		<-ctx.Done()
+		return nil
+	}
+	log := c.log.With("component", "state")
+	heard := make(chan struct{}, 1)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	var followed error
+	wg.Go(func() {
+		followed = c.state.Follow(ctx, log, func(agent string) {
+			c.ledger.Heard(agent)
+			select {
+			case heard <- struct{}{}:
+			default: // it will be looked at anyway
+			}
+		})
+	})
+	tick := time.NewTicker(link.RefreshEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-heard:
+		case <-tick.C:
+		case <-ctx.Done():
+			wg.Wait()
+			return followed
+		}
+		if err := c.roster.Refresh(ctx); err != nil && ctx.Err() == nil {
+			log.WarnContext(ctx, "what other consoles know of agents cannot be read", "error", err)
+		}
+		if !backoff.Sleep(ctx, 200*time.Millisecond) { // a job's progress is told, too
+			wg.Wait()
+			return followed
 		}
 	}
 }

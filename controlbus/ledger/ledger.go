@@ -51,6 +51,10 @@ func (l *Ledger) Changed() <-chan struct{} {
 	return l.changed
 }
 
+// Heard is to be called when another console that shares the store has changed a
+// command of the agent, or, with an empty one, may have changed any.
+func (l *Ledger) Heard(agent string) { l.tell(agent) }
+
 func (l *Ledger) tell(agent string) {
 	l.mu.Lock()
 	close(l.changed)

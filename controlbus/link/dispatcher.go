@@ -29,6 +29,8 @@ type Dispatcher struct {
 	ledger Ledger
 	log    *slog.Logger
 	now    func() time.Time
+	// elsewhere says whether an agent is heard from on another console.
+	elsewhere func(agent string) bool
 
 	mu       sync.Mutex
 	epoch    uint64
@@ -105,6 +107,10 @@ func (d *Dispatcher) Online(agent string) bool {
 	return d.sessions[agent] != nil
 }
 
+// Elsewhere names who knows whether an agent is heard from on another console
+// that shares the ledger: it is then not away. It is set once, before Run.
+func (d *Dispatcher) Elsewhere(f func(agent string) bool) { d.elsewhere = f }
+
 // Kinds are the commands that an agent says it carries out; ok is false while it
 // is not connected.
 func (d *Dispatcher) Kinds(agent string) (kinds []controlbus.CommandKind, ok bool) {
@@ -135,8 +141,9 @@ func (d *Dispatcher) Wake(agent string) {
 func (d *Dispatcher) Run(ctx context.Context) error {
 	tick := time.NewTicker(5 * time.Second)
 	defer tick.Stop()
+	online := func(agent string) bool { return d.Online(agent) || d.elsewhere != nil && d.elsewhere(agent) }
 	for {
-		if err := d.ledger.Tick(ctx, d.Online); err != nil && ctx.Err() == nil {
+		if err := d.ledger.Tick(ctx, online); err != nil && ctx.Err() == nil {
 			d.log.ErrorContext(ctx, "commands cannot be looked through", "error", err)
 		}
 		select {

@@ -38,9 +38,10 @@ const saveEvery = time.Minute
 // Roster knows the agents: what they last reported, whether they are heard
 // from, and what the console wants of them. It is safe for concurrent use.
 type Roster struct {
-	store Store
-	log   *slog.Logger
-	wake  func(agent string)
+	store  Store
+	log    *slog.Logger
+	wake   func(agent string)
+	shared bool // other consoles use the same store
 
 	mu     sync.Mutex
 	agents map[string]*entry
@@ -50,6 +51,8 @@ type entry struct {
 	view    controlbus.AgentView
 	savedAt time.Time
 	offsets controlbus.ClockWindow
+	// remote: another console hears from the agent, as the store tells.
+	remote bool
 	// rival is the other live process that reports under the same id.
 	rival   string
 	rivalAt time.Time
@@ -88,7 +91,7 @@ func (r *Roster) Heard(agentID string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if e := r.agents[agentID]; e != nil {
-		e.view.LastSeen = time.Now()
+		e.view.LastSeen, e.remote = time.Now(), false
 	}
 }
 
@@ -111,7 +114,12 @@ func (r *Roster) Report(ctx context.Context, a controlbus.Agent) (controlbus.Des
 		e.view.ClockOffset = e.offsets.Add(now, a.SentAt.Sub(now))
 	}
 	e.view.Agent, e.view.LastSeen = a, now
-	save := fresh || now.Sub(e.savedAt) >= saveEvery
+	every := saveEvery
+	if r.shared {
+		every = shareEvery
+	}
+	save := fresh || e.remote || now.Sub(e.savedAt) >= every
+	e.remote = false
 	if save {
 		e.savedAt = now
 	}
@@ -150,7 +158,7 @@ func (r *Roster) Agents() []controlbus.AgentView {
 	for _, e := range r.agents {
 		v := e.view
 		v.Presence = controlbus.Online
-		if now.Sub(v.LastSeen) > MissedReports*ReportInterval {
+		if !e.heard(now) {
 			v.Presence = controlbus.Silent
 		}
 		if e.rival != "" && now.Sub(e.rivalAt) < MissedReports*ReportInterval {
@@ -232,6 +240,11 @@ func (r *Roster) ReleaseTap(ctx context.Context, agentID, tapID string) error {
 
 // change edits what is wanted of an agent: stored first, shown after.
 func (r *Roster) change(ctx context.Context, agentID string, edit func(*controlbus.Desired) error) error {
+	if r.shared { // another console may have changed it
+		if err := r.Refresh(ctx); err != nil {
+			return err
+		}
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock() // across the store's write: two changes must not overtake each other
 	e := r.agents[agentID]

@@ -70,6 +70,10 @@ func (s *Store) SaveDesired(ctx context.Context, agentID string, d controlbus.De
 	if err != nil {
 		return fmt.Errorf("state: save what is wanted of agent %q: %w", agentID, known(err))
 	}
+	if err := s.notify(ctx, s.db, agentID); err != nil {
+		// It is kept, and the others find it when they look.
+		return nil //nolint:nilerr // see above
+	}
 	return nil
 }
 

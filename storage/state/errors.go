@@ -71,6 +71,19 @@ func lost(err error) bool {
 		errors.Is(err, driver.ErrBadConn) || errors.Is(err, context.DeadlineExceeded) || pgconn.SafeToRetry(err)
 }
 
+// stale says whether a connection that was kept has turned out to be dead, as they
+// all are after the server was away for a moment. A new one may do.
+func stale(err error) bool {
+	var connect *pgconn.ConnectError
+	if errors.As(err, &connect) || errors.Is(err, context.DeadlineExceeded) {
+		return false
+	}
+	if e := (*pgconn.PgError)(nil); errors.As(err, &e) {
+		return e.Code == "57P01" || e.Code == "57P02" || e.Code == "57P05"
+	}
+	return err != nil && lost(err)
+}
+
 // collided says whether a transaction failed only because of another one, so that
 // it may succeed when run again: a serialization failure or a deadlock.
 func collided(err error) bool {

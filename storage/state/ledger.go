@@ -22,16 +22,20 @@ const pageOfCommands = 500
 
 // ledgerTx is one transaction on the ledger.
 type ledgerTx struct {
-	ctx context.Context
-	tx  querier
+	ctx   context.Context
+	tx    querier
+	agent *string // of the command that was changed last
 }
 
 // ChangeLedger implements ledger.Store.
 func (s *Store) ChangeLedger(ctx context.Context, f func(ledger.Tx) error) error {
 	var own error // what f said is returned as it is
 	err := s.inTx(ctx, "ledger", func(tx querier) error {
-		own = f(ledgerTx{ctx, tx})
-		return own
+		var agent string
+		if own = f(ledgerTx{ctx, tx, &agent}); own != nil || agent == "" {
+			return own
+		}
+		return s.notify(ctx, tx, agent)
 	})
 	if own != nil {
 		return own
@@ -91,6 +95,7 @@ func (t ledgerTx) Append(c *controlbus.Command, e ledger.Event) error {
 		string(c.ID), c.Seq, e.Journal, e.AgentSeq, nanos(e.At), string(e.Type), string(event)); err != nil {
 		return fmt.Errorf("state: event of command %s: %w", c.ID, known(err))
 	}
+	*t.agent = c.Target.Agent
 	return nil
 }
 

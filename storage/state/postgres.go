@@ -2,6 +2,7 @@ package state
 
 import (
 	"context"
+	"crypto/rand"
 	"database/sql"
 	"errors"
 	"fmt"
@@ -55,11 +56,12 @@ const lockWriters = `SELECT pg_advisory_xact_lock(1399276152, hashtext(current_s
 // cannot be read, ErrUnavailable while there is no server to reach, which is worth
 // another try, and ErrUnsupported for a server or a schema that does not fit.
 func OpenDSN(ctx context.Context, dsn controlbus.Secret, keyFile string) (*Store, error) {
-	pool, err := openPostgres(dsn)
+	cfg, err := postgresConfig(dsn)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("state: %w", err)
 	}
-	s := newStore(pool, &postgresDialect)
+	s := newStore(openPostgres(cfg), &postgresDialect)
+	s.config, s.id = cfg, rand.Text()
 	if err := s.checkServer(ctx); err != nil {
 		return nil, s.giveUp("PostgreSQL", err)
 	}
@@ -94,11 +96,7 @@ func postgresConfig(dsn controlbus.Secret) (*pgx.ConnConfig, error) {
 	return cfg, nil
 }
 
-func openPostgres(dsn controlbus.Secret) (*sql.DB, error) {
-	cfg, err := postgresConfig(dsn)
-	if err != nil {
-		return nil, fmt.Errorf("state: %w", err)
-	}
+func openPostgres(cfg *pgx.ConnConfig) *sql.DB {
 	pool := stdlib.OpenDB(*cfg, stdlib.OptionAfterConnect(func(ctx context.Context, c *pgx.Conn) error {
 		_, err := c.Exec(ctx, settle)
 		return err
@@ -107,7 +105,7 @@ func openPostgres(dsn controlbus.Secret) (*sql.DB, error) {
 	pool.SetMaxIdleConns(postgresPool / 2)
 	pool.SetConnMaxIdleTime(5 * time.Minute)
 	pool.SetConnMaxLifetime(30 * time.Minute) // after a failover everybody arrives in the end
-	return pool, nil
+	return pool
 }
 
 // checkServer refuses a server on which what is told would not be kept as it was
@@ -122,7 +120,7 @@ func (s *Store) checkServer(ctx context.Context) error {
 		return err
 	}
 	version, _, _ = strings.Cut(version, " ")
-	s.version = "PostgreSQL " + version
+	s.version, s.schemaName = "PostgreSQL "+version, schema
 	switch {
 	case number < postgresOldest:
 		return fmt.Errorf("%w: the server is version %s; want %d or newer", controlbus.ErrUnsupported, version, postgresOldest/10000)

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"log/slog"
 	"net"
 	"net/url"
 	"os"
@@ -321,4 +322,56 @@ func TestTheServerComesBack(t *testing.T) {
 	if all, err := s.Events(t.Context(), access.EventQuery{}); err != nil || len(all) != 2 {
 		t.Errorf("got %d events, %v, want 2", len(all), err)
 	}
+}
+
+// One console hears at once of what another changes, also after the server was
+// away, and not of its own changes.
+func TestConsolesTellOneAnother(t *testing.T) {
+	t.Parallel()
+	server := broker.PostgreSQLAlone(t)
+	at := place{path: filepath.Join(t.TempDir(), "state.db"), dsn: controlbus.Secret(server.URL)}
+	one, two := open(t, at), open(t, at)
+	ctx, cancel := context.WithCancel(t.Context())
+	heard := make(chan string, 100)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel()
+	wg.Go(func() {
+		if err := two.Follow(ctx, slog.New(slog.DiscardHandler), func(agent string) { heard <- agent }); err != nil {
+			t.Error(err)
+		}
+	})
+	next := func(want string) {
+		t.Helper()
+		select {
+		case got := <-heard:
+			if got != want {
+				t.Fatalf("heard of agent %q, want %q", got, want)
+			}
+		case <-time.After(30 * time.Second):
+			t.Fatalf("heard nothing of agent %q", want)
+		}
+	}
+	request := func(s *state.Store, channel string) {
+		t.Helper()
+		l, err := newLedger(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := l.Request(everybody(t.Context()), purgeOf(channel)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	next("") // it listens
+	request(two, "its own")
+	request(one, "orders")
+	next("a1")
+	if err := one.SaveDesired(t.Context(), "a2", controlbus.Desired{Revision: 1}); err != nil {
+		t.Fatal(err)
+	}
+	next("a2")
+	server.Restart(t)
+	next("") // it may have missed something
+	request(one, "payments")
+	next("a1")
 }

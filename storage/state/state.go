@@ -21,6 +21,7 @@ import (
 	"strings"
 	"sync/atomic"
 
+	"github.com/jackc/pgx/v5"
 	"golang.org/x/mod/sumdb/note"
 
 	"github.com/signalbox-dev/signalbox/controlbus"
@@ -36,6 +37,10 @@ type Store struct {
 	pool    *sql.DB
 	db      conn // the pool, in its dialect
 	version string
+
+	config     *pgx.ConnConfig // of PostgreSQL; nil for SQLite
+	schemaName string
+	id         string // tells this store's notices from those of others
 
 	signer   note.Signer // of the audit trail's heads
 	verifier note.Verifier

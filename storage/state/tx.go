@@ -39,8 +39,9 @@ func (s *Store) inTx(ctx context.Context, what string, f func(querier) error) er
 // has collided with something nevertheless.
 func (s *Store) transact(ctx context.Context, f func(querier) error) error {
 	for try := 1; ; try++ {
-		err := s.once(ctx, f)
-		if !collided(err) || try == tries {
+		begun := false
+		err := s.once(ctx, func(tx querier) error { begun = true; return f(tx) })
+		if try == tries || !collided(err) && (begun || !stale(err)) {
 			return err
 		}
 		s.retries.Add(1)

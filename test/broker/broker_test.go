@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/nats-io/nats.go"
 	amqp "github.com/rabbitmq/amqp091-go"
 
@@ -48,6 +49,34 @@ func TestNATSSpeaksAndRestarts(t *testing.T) {
 	s.Start(t)
 	if err := broker.DialNATS(t, s.URL).Flush(); err != nil {
 		t.Errorf("after kill and start: %v", err)
+	}
+}
+
+// What PostgreSQL has told is kept outlives the death of all its processes, and
+// tests have schemas of their own.
+func TestPostgreSQLKeepsAndRestarts(t *testing.T) {
+	s := broker.PostgreSQLAlone(t)
+	t.Logf("PostgreSQL %s", s.Version)
+	one, two := s.Schema(t), s.Schema(t)
+	run := func(dsn, statement string) error {
+		c, err := pgx.Connect(t.Context(), dsn)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close(t.Context())
+		_, err = c.Exec(t.Context(), statement)
+		return err
+	}
+	if err := run(one, "CREATE TABLE kept (n int)"); err != nil {
+		t.Fatal(err)
+	}
+	s.PowerCut(t)
+	s.Start(t)
+	if err := run(one, "SELECT n FROM kept"); err != nil {
+		t.Errorf("after a power cut: %v", err)
+	}
+	if err := run(two, "SELECT n FROM kept"); err == nil {
+		t.Error("one test sees the table of another")
 	}
 }
 
