@@ -53,7 +53,7 @@ func newPeople(t testing.TB, privacy access.Privacy) *people {
 	p := &people{t: t, guard: newGuard(t, func(*access.Config) {}, privacy), cookies: map[string]string{}}
 	p.svc = p.guard.Access()
 	var err error
-	if p.ui, err = ui.New(ui.Config{Guard: p.guard, Version: "test", Store: s, Roster: r, Commands: newFakeBus(), Live: noLive, Self: fakeSelf{}, Effective: fakeEffective, Searches: searches(t), Now: func() time.Time { return now }}); err != nil {
+	if p.ui, err = ui.New(ui.Config{Guard: p.guard, Version: "test", Store: s, Roster: r, Commands: newFakeBus(), Probes: newFakeProber(), Live: noLive, Self: fakeSelf{}, Effective: fakeEffective, Searches: searches(t), Now: func() time.Time { return now }}); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(p.ui.Close)

@@ -192,7 +192,7 @@ func TestBrowserAttacked(t *testing.T) {
 	f.Matched = int64(len(f.Events))
 	p := newPeople(t, access.DefaultPrivacy())
 	victim := attackPeople(t, p, s.payloads)
-	u, err := ui.New(ui.Config{Version: "test", Store: s, Roster: r, Self: self, Guard: p.guard, Effective: func() settings.Effective {
+	u, err := ui.New(ui.Config{Version: "test", Store: s, Roster: r, Self: self, Guard: p.guard, Probes: newFakeProber(s.payloads...), Effective: func() settings.Effective {
 		e := fakeEffective()
 		for _, text := range s.payloads {
 			e.Settings = append(e.Settings, settings.Setting{Key: text, Value: text, Default: text, Changed: true})
@@ -232,8 +232,13 @@ func TestBrowserAttacked(t *testing.T) {
 		"GET /live":           {"/live?env=production", "/live?" + url.Values{"channel": s.payloads[:40], "q": {`<script>window.pwned=1</script>`}}.Encode()},
 		"GET /agents":         {"/agents", "/agents?env="},
 		"GET /invalid":        {"/invalid"},
-		"GET /invalid/record": {"/invalid"}, // followed below
-		"GET /health":         {"/health"},
+
+		"GET /probes":              {"/probes"},
+		"GET /probes/new":          {"/probes/new"},
+		"GET /probes/{probe}":      {"/probes/p1", "/probes/p20"},
+		"GET /probes/{probe}/edit": {"/probes/p2/edit"},
+		"GET /invalid/record":      {"/invalid"}, // followed below
+		"GET /health":              {"/health"},
 
 		"GET /help":                  {"/help"},
 		"GET /login":                 {"/login?" + url.Values{"next": {`//evil.example/"><script>window.pwned=1</script>`}}.Encode()},

@@ -38,6 +38,7 @@ import (
 	"github.com/signalbox-dev/signalbox/ui/page/livetap"
 	"github.com/signalbox-dev/signalbox/ui/page/messages"
 	"github.com/signalbox-dev/signalbox/ui/page/overview"
+	"github.com/signalbox-dev/signalbox/ui/page/probes"
 	"github.com/signalbox-dev/signalbox/ui/page/settings"
 )
 
@@ -85,6 +86,8 @@ type Config struct {
 	Searches messages.Searches
 	// Commands acts on brokers; nil: this console does not.
 	Commands Commands
+	// Probes are test messages on a schedule; nil: there are none.
+	Probes api.Prober
 	// Origins are trusted besides the host asked, scheme and port included:
 	// where a proxy rewrites Host.
 	Origins []string
@@ -201,6 +204,10 @@ func (u *UI) routes() error {
 		u.live = live.New(live.Config{Source: c.Live, Log: c.Log, Origins: c.Origins, Limit: rights.limit, Recheck: rights.still, Changed: c.Guard.Access().Changed})
 		areas = append(areas, page.Route{Pattern: "GET " + live.Path, Handler: u.live.Serve, Action: access.LiveTap})
 	}
+	if c.Probes != nil {
+		nav("probes", "Probes", "probes", "/probes", "p", access.ViewMetadata)
+		areas = append(areas, probes.New(u.site, c.Probes).Routes()...)
+	}
 	nav("invalid", "Invalid messages", "invalid", "/invalid", "i", access.ViewMetadata)
 	areas = append(areas, invalid.New(u.site, u.store).Routes()...)
 	if c.Commands != nil {
@@ -240,6 +247,7 @@ func (u *UI) routes() error {
 	if c.Roster != nil {
 		deps.Fleet = roster
 	}
+	deps.Probes = c.Probes
 	programs, err := api.New(deps)
 	if err != nil {
 		return err

@@ -99,7 +99,7 @@ func pages(s *fakeStore) map[string]string {
 	all := map[string]string{
 		"overview": "/", "channels": "/channels", "messages": "/messages",
 		"channel": "/channel?" + url.Values{"env": {"production"}, "broker": {"rabbit-eu1"}, "system": {"rabbitmq"}, "name": {"payments.capture"}}.Encode(),
-		"message": "/messages/" + dead.UID.String(), "live": "/live", "agents": "/agents", "health": "/health", "settings": "/settings", "help": "/help", "invalid": "/invalid",
+		"message": "/messages/" + dead.UID.String(), "live": "/live", "agents": "/agents", "health": "/health", "settings": "/settings", "help": "/help", "invalid": "/invalid", "probes": "/probes", "probe": "/probes/p1", "probe-form": "/probes/p1/edit",
 		"invalid-record": "/invalid/record?at=" + strconv.FormatInt(s.born.Add(-time.Minute).Truncate(time.Second).UnixNano(), 10),
 		"search":         "/messages?q=" + url.QueryEscape("channel:payments.* GatewayTimeout"), "nothing": "/messages?q=nowhere-to-be-found",
 		"wrong": "/messages?q=" + url.QueryEscape("chanel:orders"), "missing": "/no-such-page",

@@ -64,6 +64,8 @@ type Deps struct {
 	Health  overview.Health // nil: nothing is known to be wrong
 	// Commands acts on brokers; nil: this console does not.
 	Commands Commands
+	// Probes sends test messages on a schedule; nil: this console does not.
+	Probes Prober
 	// Trail is the audit trail; nil: there is none to read.
 	Trail Trail
 	Now   func() time.Time
@@ -103,7 +105,7 @@ func New(deps Deps) (*API, error) {
 		deps.ExportTime = exportTime
 	}
 	a := &API{deps: deps, doc: doc, exports: make(chan struct{}, maxExports), closed: make(chan struct{})}
-	all := a.operations()
+	all := append(a.operations(), a.probeOperations()...)
 	mounted := map[string]bool{}
 	for _, op := range all {
 		key := op.method + " " + op.path

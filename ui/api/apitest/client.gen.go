@@ -794,6 +794,36 @@ func (e PreviewRequestKind) Valid() bool {
 	}
 }
 
+// Defines values for ProbeRunOutcome.
+const (
+	ProbeRunOutcomeLate    ProbeRunOutcome = "late"
+	ProbeRunOutcomeLost    ProbeRunOutcome = "lost"
+	ProbeRunOutcomePassed  ProbeRunOutcome = "passed"
+	ProbeRunOutcomeUnknown ProbeRunOutcome = "unknown"
+	ProbeRunOutcomeUnsent  ProbeRunOutcome = "unsent"
+	ProbeRunOutcomeWrong   ProbeRunOutcome = "wrong"
+)
+
+// Valid indicates whether the value is a known member of the ProbeRunOutcome enum.
+func (e ProbeRunOutcome) Valid() bool {
+	switch e {
+	case ProbeRunOutcomeLate:
+		return true
+	case ProbeRunOutcomeLost:
+		return true
+	case ProbeRunOutcomePassed:
+		return true
+	case ProbeRunOutcomeUnknown:
+		return true
+	case ProbeRunOutcomeUnsent:
+		return true
+	case ProbeRunOutcomeWrong:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for ProblemType.
 const (
 	TagSignalboxDev2026ProblemConflict        ProblemType = "tag:signalbox.dev,2026:problem:conflict"
@@ -2404,6 +2434,105 @@ type PreviewRequest struct {
 // PreviewRequestKind defines model for PreviewRequest.Kind.
 type PreviewRequestKind string
 
+// Probe defines model for Probe.
+type Probe struct {
+	// Body Only for those who may read payloads of the channel
+	Body        *string            `json:"body,omitempty"`
+	ContentType *string            `json:"content_type,omitempty"`
+	CreatedAt   time.Time          `json:"created_at"`
+	Deadline    *string            `json:"deadline,omitempty"`
+	Every       *string            `json:"every,omitempty"`
+	Expect      *string            `json:"expect,omitempty"`
+	Headers     *map[string]string `json:"headers,omitempty"`
+	Id          string             `json:"id"`
+	In          ChannelRef         `json:"in"`
+	Key         *string            `json:"key,omitempty"`
+	Last        *ProbeRun          `json:"last,omitempty"`
+	Name        string             `json:"name"`
+
+	// Next When it runs next
+	Next  *time.Time  `json:"next,omitempty"`
+	Out   *ChannelRef `json:"out,omitempty"`
+	Owner *string     `json:"owner,omitempty"`
+
+	// P50Ns Median latency of the recent runs that arrived, in nanoseconds
+	P50Ns *Big `json:"p50_ns,omitempty"`
+
+	// P95Ns A 64-bit integer as text
+	P95Ns *Big `json:"p95_ns,omitempty"`
+
+	// Passed Of the recent ones
+	Passed  int   `json:"passed"`
+	Paused  *bool `json:"paused,omitempty"`
+	Running bool  `json:"running"`
+
+	// Runs Recent ones
+	Runs     int   `json:"runs"`
+	Separate *bool `json:"separate,omitempty"`
+}
+
+// ProbeRequest defines model for ProbeRequest.
+type ProbeRequest struct {
+	Body        *string `json:"body,omitempty"`
+	ContentType *string `json:"content_type,omitempty"`
+
+	// Deadline How long the message may take to arrive; 10s without it
+	Deadline *string `json:"deadline,omitempty"`
+
+	// Every Time between two runs, 10s to 24h; without it by hand alone
+	Every *string `json:"every,omitempty"`
+
+	// Expect Filter that what arrives must match
+	Expect  *string            `json:"expect,omitempty"`
+	Headers *map[string]string `json:"headers,omitempty"`
+	In      ChannelRef         `json:"in"`
+
+	// Key Routing key or subject, where the channel has more than one
+	Key    *string     `json:"key,omitempty"`
+	Name   string      `json:"name"`
+	Out    *ChannelRef `json:"out,omitempty"`
+	Paused *bool       `json:"paused,omitempty"`
+
+	// Separate Keep it from business consumers, where the broker can
+	Separate *bool `json:"separate,omitempty"`
+
+	// Typed Name of the input channel, where its environment asks for that
+	Typed *string `json:"typed,omitempty"`
+}
+
+// ProbeRun defines model for ProbeRun.
+type ProbeRun struct {
+	// ArrivedUid The message as seen at the output
+	ArrivedUid *string   `json:"arrived_uid,omitempty"`
+	At         time.Time `json:"at"`
+	Command    *string   `json:"command,omitempty"`
+	Detail     *string   `json:"detail,omitempty"`
+
+	// Id The mark of the message, value of its header sb-test
+	Id string `json:"id"`
+
+	// LatencyNs From the sending to the arrival, in nanoseconds
+	LatencyNs *Big            `json:"latency_ns,omitempty"`
+	Outcome   ProbeRunOutcome `json:"outcome"`
+
+	// SentUid The message as seen at the input
+	SentUid *string `json:"sent_uid,omitempty"`
+}
+
+// ProbeRunOutcome defines model for ProbeRun.Outcome.
+type ProbeRunOutcome string
+
+// ProbeRuns defines model for ProbeRuns.
+type ProbeRuns struct {
+	Next *string    `json:"next,omitempty"`
+	Runs []ProbeRun `json:"runs"`
+}
+
+// Probes defines model for Probes.
+type Probes struct {
+	Probes []Probe `json:"probes"`
+}
+
 // Problem defines model for Problem.
 type Problem struct {
 	Detail string `json:"detail"`
@@ -2793,6 +2922,9 @@ type Now = time.Time
 // Order defines model for order.
 type Order string
 
+// ProbeId defines model for probeId.
+type ProbeId = string
+
 // Q defines model for q.
 type Q = string
 
@@ -3141,6 +3273,21 @@ type GetOverviewParams struct {
 	Range *Range `form:"range,omitempty" json:"range,omitempty"`
 }
 
+// ListProbesParams defines parameters for ListProbes.
+type ListProbesParams struct {
+	// Env Environment; all of them without it
+	Env *Env `form:"env,omitempty" json:"env,omitempty"`
+}
+
+// ListProbeRunsParams defines parameters for ListProbeRuns.
+type ListProbeRunsParams struct {
+	// Before Only runs before this one: `next` of the page before
+	Before *string `form:"before,omitempty" json:"before,omitempty"`
+
+	// Limit At most so many
+	Limit *int `form:"limit,omitempty" json:"limit,omitempty"`
+}
+
 // ReleaseTapParams defines parameters for ReleaseTap.
 type ReleaseTapParams struct {
 	// Agent Id of the agent
@@ -3180,6 +3327,12 @@ type PreviewUndoJSONRequestBody = JobOptions
 
 // TakePreviewJSONRequestBody defines body for TakePreview for application/json ContentType.
 type TakePreviewJSONRequestBody = PreviewRequest
+
+// AddProbeJSONRequestBody defines body for AddProbe for application/json ContentType.
+type AddProbeJSONRequestBody = ProbeRequest
+
+// ReplaceProbeJSONRequestBody defines body for ReplaceProbe for application/json ContentType.
+type ReplaceProbeJSONRequestBody = ProbeRequest
 
 // RequestTapJSONRequestBody defines body for RequestTap for application/json ContentType.
 type RequestTapJSONRequestBody = TapRequest
@@ -3557,6 +3710,71 @@ type ClientInterface interface {
 	//
 	// Corresponds with GET /previews/{id} (the `GetPreview` operationId).
 	GetPreview(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListProbes Test messages on a schedule
+	//
+	// Corresponds with GET /probes (the `ListProbes` operationId).
+	ListProbes(ctx context.Context, params *ListProbesParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// AddProbeWithBody Add a probe
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /probes (the `AddProbe` operationId).
+	AddProbeWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// AddProbe Add a probe
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /probes (the `AddProbe` operationId).
+	AddProbe(ctx context.Context, body AddProbeJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// DeleteProbe Forget a probe and its history
+	//
+	// Corresponds with DELETE /probes/{id} (the `DeleteProbe` operationId).
+	DeleteProbe(ctx context.Context, id ProbeId, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetProbe One probe
+	//
+	// Corresponds with GET /probes/{id} (the `GetProbe` operationId).
+	GetProbe(ctx context.Context, id ProbeId, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ReplaceProbeWithBody Change a probe
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with PUT /probes/{id} (the `ReplaceProbe` operationId).
+	ReplaceProbeWithBody(ctx context.Context, id ProbeId, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ReplaceProbe Change a probe
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with PUT /probes/{id} (the `ReplaceProbe` operationId).
+	ReplaceProbe(ctx context.Context, id ProbeId, body ReplaceProbeJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ContinueProbe Let a probe's schedule go on
+	//
+	// Corresponds with POST /probes/{id}/continue (the `ContinueProbe` operationId).
+	ContinueProbe(ctx context.Context, id ProbeId, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// PauseProbe Stop a probe's schedule
+	//
+	// Corresponds with POST /probes/{id}/pause (the `PauseProbe` operationId).
+	PauseProbe(ctx context.Context, id ProbeId, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RunProbe Send a test message now
+	//
+	// It does not wait; the run is in the list of runs when it has come to an end.
+	//
+	// Corresponds with POST /probes/{id}/run (the `RunProbe` operationId).
+	RunProbe(ctx context.Context, id ProbeId, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListProbeRuns What became of a probe's messages
+	//
+	// Corresponds with GET /probes/{id}/runs (the `ListProbeRuns` operationId).
+	ListProbeRuns(ctx context.Context, id ProbeId, params *ListProbeRunsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// GetStore Tables of the store and their sizes
 	//
@@ -4314,6 +4532,181 @@ func (c *Client) TakePreview(ctx context.Context, body TakePreviewJSONRequestBod
 // Corresponds with GET /previews/{id} (the `GetPreview` operationId).
 func (c *Client) GetPreview(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewGetPreviewRequest(c.Server, id)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListProbes Test messages on a schedule
+//
+// Corresponds with GET /probes (the `ListProbes` operationId).
+func (c *Client) ListProbes(ctx context.Context, params *ListProbesParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListProbesRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// AddProbeWithBody Add a probe
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /probes (the `AddProbe` operationId).
+func (c *Client) AddProbeWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewAddProbeRequestWithBody(c.Server, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// AddProbe Add a probe
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /probes (the `AddProbe` operationId).
+func (c *Client) AddProbe(ctx context.Context, body AddProbeJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewAddProbeRequest(c.Server, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// DeleteProbe Forget a probe and its history
+//
+// Corresponds with DELETE /probes/{id} (the `DeleteProbe` operationId).
+func (c *Client) DeleteProbe(ctx context.Context, id ProbeId, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewDeleteProbeRequest(c.Server, id)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetProbe One probe
+//
+// Corresponds with GET /probes/{id} (the `GetProbe` operationId).
+func (c *Client) GetProbe(ctx context.Context, id ProbeId, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetProbeRequest(c.Server, id)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ReplaceProbeWithBody Change a probe
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with PUT /probes/{id} (the `ReplaceProbe` operationId).
+func (c *Client) ReplaceProbeWithBody(ctx context.Context, id ProbeId, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewReplaceProbeRequestWithBody(c.Server, id, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ReplaceProbe Change a probe
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with PUT /probes/{id} (the `ReplaceProbe` operationId).
+func (c *Client) ReplaceProbe(ctx context.Context, id ProbeId, body ReplaceProbeJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewReplaceProbeRequest(c.Server, id, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ContinueProbe Let a probe's schedule go on
+//
+// Corresponds with POST /probes/{id}/continue (the `ContinueProbe` operationId).
+func (c *Client) ContinueProbe(ctx context.Context, id ProbeId, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewContinueProbeRequest(c.Server, id)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// PauseProbe Stop a probe's schedule
+//
+// Corresponds with POST /probes/{id}/pause (the `PauseProbe` operationId).
+func (c *Client) PauseProbe(ctx context.Context, id ProbeId, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewPauseProbeRequest(c.Server, id)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RunProbe Send a test message now
+//
+// It does not wait; the run is in the list of runs when it has come to an end.
+//
+// Corresponds with POST /probes/{id}/run (the `RunProbe` operationId).
+func (c *Client) RunProbe(ctx context.Context, id ProbeId, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRunProbeRequest(c.Server, id)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListProbeRuns What became of a probe's messages
+//
+// Corresponds with GET /probes/{id}/runs (the `ListProbeRuns` operationId).
+func (c *Client) ListProbeRuns(ctx context.Context, id ProbeId, params *ListProbeRunsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListProbeRunsRequest(c.Server, id, params)
 	if err != nil {
 		return nil, err
 	}
@@ -7055,6 +7448,390 @@ func NewGetPreviewRequest(server string, id string) (*http.Request, error) {
 	return req, nil
 }
 
+// NewListProbesRequest constructs an http.Request for the ListProbes method
+func NewListProbesRequest(server string, params *ListProbesParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/probes")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Env != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "env", *params.Env, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewAddProbeRequest calls the generic AddProbe builder with application/json body
+func NewAddProbeRequest(server string, body AddProbeJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewAddProbeRequestWithBody(server, "application/json", bodyReader)
+}
+
+// NewAddProbeRequestWithBody constructs an http.Request for the AddProbe method, with any body, and a specified content type
+func NewAddProbeRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/probes")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewDeleteProbeRequest constructs an http.Request for the DeleteProbe method
+func NewDeleteProbeRequest(server string, id ProbeId) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/probes/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewGetProbeRequest constructs an http.Request for the GetProbe method
+func NewGetProbeRequest(server string, id ProbeId) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/probes/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewReplaceProbeRequest calls the generic ReplaceProbe builder with application/json body
+func NewReplaceProbeRequest(server string, id ProbeId, body ReplaceProbeJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewReplaceProbeRequestWithBody(server, id, "application/json", bodyReader)
+}
+
+// NewReplaceProbeRequestWithBody constructs an http.Request for the ReplaceProbe method, with any body, and a specified content type
+func NewReplaceProbeRequestWithBody(server string, id ProbeId, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/probes/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPut, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewContinueProbeRequest constructs an http.Request for the ContinueProbe method
+func NewContinueProbeRequest(server string, id ProbeId) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/probes/%s/continue", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewPauseProbeRequest constructs an http.Request for the PauseProbe method
+func NewPauseProbeRequest(server string, id ProbeId) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/probes/%s/pause", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewRunProbeRequest constructs an http.Request for the RunProbe method
+func NewRunProbeRequest(server string, id ProbeId) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/probes/%s/run", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewListProbeRunsRequest constructs an http.Request for the ListProbeRuns method
+func NewListProbeRunsRequest(server string, id ProbeId, params *ListProbeRunsParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/probes/%s/runs", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Before != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "before", *params.Before, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewGetStoreRequest constructs an http.Request for the GetStore method
 func NewGetStoreRequest(server string) (*http.Request, error) {
 	var err error
@@ -7695,6 +8472,85 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with GET /previews/{id} (the `GetPreview` operationId).
 	GetPreviewWithResponse(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*GetPreviewResponse, error)
+
+	// ListProbesWithResponse Test messages on a schedule
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /probes (the `ListProbes` operationId).
+	ListProbesWithResponse(ctx context.Context, params *ListProbesParams, reqEditors ...RequestEditorFn) (*ListProbesResponse, error)
+
+	// AddProbeWithBodyWithResponse Add a probe
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /probes (the `AddProbe` operationId).
+	AddProbeWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*AddProbeResponse, error)
+
+	// AddProbeWithResponse Add a probe
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /probes (the `AddProbe` operationId).
+	AddProbeWithResponse(ctx context.Context, body AddProbeJSONRequestBody, reqEditors ...RequestEditorFn) (*AddProbeResponse, error)
+
+	// DeleteProbeWithResponse Forget a probe and its history
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with DELETE /probes/{id} (the `DeleteProbe` operationId).
+	DeleteProbeWithResponse(ctx context.Context, id ProbeId, reqEditors ...RequestEditorFn) (*DeleteProbeResponse, error)
+
+	// GetProbeWithResponse One probe
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /probes/{id} (the `GetProbe` operationId).
+	GetProbeWithResponse(ctx context.Context, id ProbeId, reqEditors ...RequestEditorFn) (*GetProbeResponse, error)
+
+	// ReplaceProbeWithBodyWithResponse Change a probe
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PUT /probes/{id} (the `ReplaceProbe` operationId).
+	ReplaceProbeWithBodyWithResponse(ctx context.Context, id ProbeId, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ReplaceProbeResponse, error)
+
+	// ReplaceProbeWithResponse Change a probe
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PUT /probes/{id} (the `ReplaceProbe` operationId).
+	ReplaceProbeWithResponse(ctx context.Context, id ProbeId, body ReplaceProbeJSONRequestBody, reqEditors ...RequestEditorFn) (*ReplaceProbeResponse, error)
+
+	// ContinueProbeWithResponse Let a probe's schedule go on
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /probes/{id}/continue (the `ContinueProbe` operationId).
+	ContinueProbeWithResponse(ctx context.Context, id ProbeId, reqEditors ...RequestEditorFn) (*ContinueProbeResponse, error)
+
+	// PauseProbeWithResponse Stop a probe's schedule
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /probes/{id}/pause (the `PauseProbe` operationId).
+	PauseProbeWithResponse(ctx context.Context, id ProbeId, reqEditors ...RequestEditorFn) (*PauseProbeResponse, error)
+
+	// RunProbeWithResponse Send a test message now
+	//
+	// It does not wait; the run is in the list of runs when it has come to an end.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /probes/{id}/run (the `RunProbe` operationId).
+	RunProbeWithResponse(ctx context.Context, id ProbeId, reqEditors ...RequestEditorFn) (*RunProbeResponse, error)
+
+	// ListProbeRunsWithResponse What became of a probe's messages
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /probes/{id}/runs (the `ListProbeRuns` operationId).
+	ListProbeRunsWithResponse(ctx context.Context, id ProbeId, params *ListProbeRunsParams, reqEditors ...RequestEditorFn) (*ListProbeRunsResponse, error)
 
 	// GetStoreWithResponse Tables of the store and their sizes
 	//
@@ -9400,6 +10256,410 @@ func (r GetPreviewResponse) ContentType() string {
 	return ""
 }
 
+type ListProbesResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Probes
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListProbesResponse) GetJSON200() *Probes {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ListProbesResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListProbesResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListProbesResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListProbesResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListProbesResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type AddProbeResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON201 the response for an HTTP 201 `application/json` response
+	JSON201 *Probe
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON201 returns the response for an HTTP 201 `application/json` response
+func (r AddProbeResponse) GetJSON201() *Probe {
+	return r.JSON201
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r AddProbeResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r AddProbeResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r AddProbeResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r AddProbeResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r AddProbeResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type DeleteProbeResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r DeleteProbeResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r DeleteProbeResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r DeleteProbeResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r DeleteProbeResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r DeleteProbeResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type GetProbeResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Probe
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetProbeResponse) GetJSON200() *Probe {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r GetProbeResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetProbeResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetProbeResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetProbeResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetProbeResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ReplaceProbeResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Probe
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ReplaceProbeResponse) GetJSON200() *Probe {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ReplaceProbeResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ReplaceProbeResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ReplaceProbeResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ReplaceProbeResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ReplaceProbeResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ContinueProbeResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ContinueProbeResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ContinueProbeResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ContinueProbeResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ContinueProbeResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ContinueProbeResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type PauseProbeResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r PauseProbeResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r PauseProbeResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r PauseProbeResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r PauseProbeResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r PauseProbeResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type RunProbeResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r RunProbeResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r RunProbeResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r RunProbeResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r RunProbeResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r RunProbeResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ListProbeRunsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *ProbeRuns
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListProbeRunsResponse) GetJSON200() *ProbeRuns {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ListProbeRunsResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListProbeRunsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListProbeRunsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListProbeRunsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListProbeRunsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type GetStoreResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -10283,6 +11543,151 @@ func (c *ClientWithResponses) GetPreviewWithResponse(ctx context.Context, id str
 		return nil, err
 	}
 	return ParseGetPreviewResponse(rsp)
+}
+
+// ListProbesWithResponse Test messages on a schedule
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /probes (the `ListProbes` operationId).
+func (c *ClientWithResponses) ListProbesWithResponse(ctx context.Context, params *ListProbesParams, reqEditors ...RequestEditorFn) (*ListProbesResponse, error) {
+	rsp, err := c.ListProbes(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListProbesResponse(rsp)
+}
+
+// AddProbeWithBodyWithResponse Add a probe
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /probes (the `AddProbe` operationId).
+func (c *ClientWithResponses) AddProbeWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*AddProbeResponse, error) {
+	rsp, err := c.AddProbeWithBody(ctx, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseAddProbeResponse(rsp)
+}
+
+// AddProbeWithResponse Add a probe
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /probes (the `AddProbe` operationId).
+func (c *ClientWithResponses) AddProbeWithResponse(ctx context.Context, body AddProbeJSONRequestBody, reqEditors ...RequestEditorFn) (*AddProbeResponse, error) {
+	rsp, err := c.AddProbe(ctx, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseAddProbeResponse(rsp)
+}
+
+// DeleteProbeWithResponse Forget a probe and its history
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with DELETE /probes/{id} (the `DeleteProbe` operationId).
+func (c *ClientWithResponses) DeleteProbeWithResponse(ctx context.Context, id ProbeId, reqEditors ...RequestEditorFn) (*DeleteProbeResponse, error) {
+	rsp, err := c.DeleteProbe(ctx, id, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseDeleteProbeResponse(rsp)
+}
+
+// GetProbeWithResponse One probe
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /probes/{id} (the `GetProbe` operationId).
+func (c *ClientWithResponses) GetProbeWithResponse(ctx context.Context, id ProbeId, reqEditors ...RequestEditorFn) (*GetProbeResponse, error) {
+	rsp, err := c.GetProbe(ctx, id, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetProbeResponse(rsp)
+}
+
+// ReplaceProbeWithBodyWithResponse Change a probe
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PUT /probes/{id} (the `ReplaceProbe` operationId).
+func (c *ClientWithResponses) ReplaceProbeWithBodyWithResponse(ctx context.Context, id ProbeId, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ReplaceProbeResponse, error) {
+	rsp, err := c.ReplaceProbeWithBody(ctx, id, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseReplaceProbeResponse(rsp)
+}
+
+// ReplaceProbeWithResponse Change a probe
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PUT /probes/{id} (the `ReplaceProbe` operationId).
+func (c *ClientWithResponses) ReplaceProbeWithResponse(ctx context.Context, id ProbeId, body ReplaceProbeJSONRequestBody, reqEditors ...RequestEditorFn) (*ReplaceProbeResponse, error) {
+	rsp, err := c.ReplaceProbe(ctx, id, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseReplaceProbeResponse(rsp)
+}
+
+// ContinueProbeWithResponse Let a probe's schedule go on
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /probes/{id}/continue (the `ContinueProbe` operationId).
+func (c *ClientWithResponses) ContinueProbeWithResponse(ctx context.Context, id ProbeId, reqEditors ...RequestEditorFn) (*ContinueProbeResponse, error) {
+	rsp, err := c.ContinueProbe(ctx, id, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseContinueProbeResponse(rsp)
+}
+
+// PauseProbeWithResponse Stop a probe's schedule
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /probes/{id}/pause (the `PauseProbe` operationId).
+func (c *ClientWithResponses) PauseProbeWithResponse(ctx context.Context, id ProbeId, reqEditors ...RequestEditorFn) (*PauseProbeResponse, error) {
+	rsp, err := c.PauseProbe(ctx, id, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParsePauseProbeResponse(rsp)
+}
+
+// RunProbeWithResponse Send a test message now
+//
+// It does not wait; the run is in the list of runs when it has come to an end.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /probes/{id}/run (the `RunProbe` operationId).
+func (c *ClientWithResponses) RunProbeWithResponse(ctx context.Context, id ProbeId, reqEditors ...RequestEditorFn) (*RunProbeResponse, error) {
+	rsp, err := c.RunProbe(ctx, id, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRunProbeResponse(rsp)
+}
+
+// ListProbeRunsWithResponse What became of a probe's messages
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /probes/{id}/runs (the `ListProbeRuns` operationId).
+func (c *ClientWithResponses) ListProbeRunsWithResponse(ctx context.Context, id ProbeId, params *ListProbeRunsParams, reqEditors ...RequestEditorFn) (*ListProbeRunsResponse, error) {
+	rsp, err := c.ListProbeRuns(ctx, id, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListProbeRunsResponse(rsp)
 }
 
 // GetStoreWithResponse Tables of the store and their sizes
@@ -11548,6 +12953,287 @@ func ParseGetPreviewResponse(rsp *http.Response) (*GetPreviewResponse, error) {
 	switch {
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
 		var dest Draft
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseListProbesResponse parses an HTTP response from a ListProbesWithResponse call
+func ParseListProbesResponse(rsp *http.Response) (*ListProbesResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListProbesResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Probes
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseAddProbeResponse parses an HTTP response from a AddProbeWithResponse call
+func ParseAddProbeResponse(rsp *http.Response) (*AddProbeResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &AddProbeResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
+		var dest Probe
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON201 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseDeleteProbeResponse parses an HTTP response from a DeleteProbeWithResponse call
+func ParseDeleteProbeResponse(rsp *http.Response) (*DeleteProbeResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &DeleteProbeResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case rsp.StatusCode == 204:
+		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseGetProbeResponse parses an HTTP response from a GetProbeWithResponse call
+func ParseGetProbeResponse(rsp *http.Response) (*GetProbeResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetProbeResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Probe
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseReplaceProbeResponse parses an HTTP response from a ReplaceProbeWithResponse call
+func ParseReplaceProbeResponse(rsp *http.Response) (*ReplaceProbeResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ReplaceProbeResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Probe
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseContinueProbeResponse parses an HTTP response from a ContinueProbeWithResponse call
+func ParseContinueProbeResponse(rsp *http.Response) (*ContinueProbeResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ContinueProbeResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case rsp.StatusCode == 202:
+		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParsePauseProbeResponse parses an HTTP response from a PauseProbeWithResponse call
+func ParsePauseProbeResponse(rsp *http.Response) (*PauseProbeResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &PauseProbeResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case rsp.StatusCode == 202:
+		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseRunProbeResponse parses an HTTP response from a RunProbeWithResponse call
+func ParseRunProbeResponse(rsp *http.Response) (*RunProbeResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &RunProbeResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case rsp.StatusCode == 202:
+		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseListProbeRunsResponse parses an HTTP response from a ListProbeRunsWithResponse call
+func ParseListProbeRunsResponse(rsp *http.Response) (*ListProbeRunsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListProbeRunsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest ProbeRuns
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
