@@ -157,37 +157,37 @@ func TestOutcomes(t *testing.T) {
 	t.Parallel()
 	hour := map[string]time.Duration{"rabbit": time.Hour, "nats": -time.Hour}
 	for name, c := range map[string]struct {
-		world   world
+		world   *world
 		probe   func(*probe.Probe)
 		want    probe.Outcome
 		latency time.Duration
 		says    string
 	}{
-		"passed":                {world: world{takes: 200 * time.Millisecond}, want: probe.Passed, latency: 200 * time.Millisecond},
-		"clocks apart":          {world: world{takes: 200 * time.Millisecond, offsets: hour}, want: probe.Passed, latency: 200 * time.Millisecond},
-		"late":                  {world: world{takes: 3 * time.Second}, want: probe.Late, latency: 3 * time.Second, says: "1s after its deadline"},
-		"lost":                  {world: world{takes: -1}, want: probe.Lost, says: "not seen at nats/PAID within 4s"},
-		"unsent":                {world: world{err: errors.New("no such queue")}, want: probe.Unsent, says: "no such queue"},
-		"unknown":               {world: world{err: fmt.Errorf("%w: agent offline", probe.ErrUnknown)}, want: probe.Unknown, says: "agent offline"},
-		"output cannot be seen": {world: world{tapErr: errors.New("no technique is safe")}, want: probe.Unsent, says: "no technique is safe"},
-		"another channel": {world: world{takes: time.Millisecond, answer: func(run string) *controlbus.MessageEvent {
+		"passed":                {world: &world{takes: 200 * time.Millisecond}, want: probe.Passed, latency: 200 * time.Millisecond},
+		"clocks apart":          {world: &world{takes: 200 * time.Millisecond, offsets: hour}, want: probe.Passed, latency: 200 * time.Millisecond},
+		"late":                  {world: &world{takes: 3 * time.Second}, want: probe.Late, latency: 3 * time.Second, says: "1s after its deadline"},
+		"lost":                  {world: &world{takes: -1}, want: probe.Lost, says: "not seen at nats/PAID within 4s"},
+		"unsent":                {world: &world{err: errors.New("no such queue")}, want: probe.Unsent, says: "no such queue"},
+		"unknown":               {world: &world{err: fmt.Errorf("%w: agent offline", probe.ErrUnknown)}, want: probe.Unknown, says: "agent offline"},
+		"output cannot be seen": {world: &world{tapErr: errors.New("no technique is safe")}, want: probe.Unsent, says: "no technique is safe"},
+		"another channel": {world: &world{takes: time.Millisecond, answer: func(run string) *controlbus.MessageEvent {
 			e := marked(out, run)
 			e.Destination = "PAID2"
 			return e
 		}}, want: probe.Lost},
-		"the input's copy does not count": {world: world{takes: time.Millisecond, answer: func(run string) *controlbus.MessageEvent { return marked(in, run) }}, want: probe.Lost},
-		"by correlation": {world: world{takes: time.Millisecond, answer: func(run string) *controlbus.MessageEvent {
+		"the input's copy does not count": {world: &world{takes: time.Millisecond, answer: func(run string) *controlbus.MessageEvent { return marked(in, run) }}, want: probe.Lost},
+		"by correlation": {world: &world{takes: time.Millisecond, answer: func(run string) *controlbus.MessageEvent {
 			e := marked(out, "")
 			e.Headers, e.CorrelationID = nil, run
 			return e
 		}}, want: probe.Passed, latency: time.Millisecond},
-		"not as expected":   {world: world{takes: time.Millisecond}, probe: func(p *probe.Probe) { p.Expect = "declined" }, want: probe.Wrong, latency: time.Millisecond, says: "does not match"},
-		"as expected":       {world: world{takes: time.Millisecond}, probe: func(p *probe.Probe) { p.Expect = "paid" }, want: probe.Passed, latency: time.Millisecond},
-		"confirmation only": {world: world{takes: -1}, probe: func(p *probe.Probe) { p.Out = controlbus.ChannelName{} }, want: probe.Passed, latency: 3 * time.Millisecond},
+		"not as expected":   {world: &world{takes: time.Millisecond}, probe: func(p *probe.Probe) { p.Expect = "declined" }, want: probe.Wrong, latency: time.Millisecond, says: "does not match"},
+		"as expected":       {world: &world{takes: time.Millisecond}, probe: func(p *probe.Probe) { p.Expect = "paid" }, want: probe.Passed, latency: time.Millisecond},
+		"confirmation only": {world: &world{takes: -1}, probe: func(p *probe.Probe) { p.Out = controlbus.ChannelName{} }, want: probe.Passed, latency: 3 * time.Millisecond},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				s, _ := newService(&c.world)
+				s, _ := newService(c.world)
 				p := probe.Probe{Name: "x", In: in, Out: out, Deadline: 2 * time.Second, Body: "order"}
 				if c.probe != nil {
 					c.probe(&p)
