@@ -29,7 +29,7 @@ var commands = []command{
 	purgeCommand, redriveCommand, discardCommand, replayCommand, testCommand,
 	detourCommand, undetourCommand, detoursCommand, pauseCommand, resumeCommand,
 	tapOnCommand, tapOffCommand, commandsCommand,
-	auditCommand,
+	probeCommand, auditCommand,
 }
 
 func main() {

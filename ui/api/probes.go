@@ -52,9 +52,9 @@ type Probe struct {
 	ID string `json:"id"`
 	ProbeSpec
 	Owner     string    `json:"owner,omitempty"`
-	CreatedAt timestamp `json:"created_at"`
+	CreatedAt Timestamp `json:"created_at"`
 	Running   bool      `json:"running"`
-	Next      timestamp `json:"next,omitzero"`
+	Next      Timestamp `json:"next,omitzero"`
 	Runs      int       `json:"runs"`
 	Passed    int       `json:"passed"`
 	P50Ns     *string   `json:"p50_ns,omitempty"`
@@ -65,7 +65,7 @@ type Probe struct {
 // ProbeRun is one test message and what became of it.
 type ProbeRun struct {
 	ID         string    `json:"id"`
-	At         timestamp `json:"at"`
+	At         Timestamp `json:"at"`
 	Outcome    string    `json:"outcome"`
 	LatencyNs  *string   `json:"latency_ns,omitempty"`
 	Detail     string    `json:"detail,omitempty"`
