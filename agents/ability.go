@@ -256,3 +256,11 @@ type Separator interface {
 	// sink of the agent's until undo is called. ErrUnsupported where it cannot.
 	Separate(ctx context.Context, channel string) (sink string, undo func(context.Context) error, err error)
 }
+
+// Reviver is implemented by adapters whose broker writes onto a dead letter where
+// it died.
+type Reviver interface {
+	// DiedIn is the channel in which a message that lies in another one died last,
+	// as Channels names it; empty where the message does not say.
+	DiedIn(channel string, m *Message) string
+}

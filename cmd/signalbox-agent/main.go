@@ -16,6 +16,7 @@ import (
 	"syscall"
 
 	"github.com/signalbox-dev/signalbox/agents"
+	"github.com/signalbox-dev/signalbox/agents/action"
 )
 
 // version is set by the linker.
@@ -82,6 +83,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		debug.SetMemoryLimit(memoryLimit)
 	}
 	log := slog.New(slog.NewJSONHandler(stderr, nil)).With("agent", cfg.Agent.ID)
+	cfg.Commands.New = action.Commands
 	agent, err := agents.New(cfg, version, log)
 	if err != nil {
 		return err

@@ -13,10 +13,12 @@ import (
 	"time"
 
 	"github.com/signalbox-dev/signalbox/agents"
+	"github.com/signalbox-dev/signalbox/agents/action"
 	"github.com/signalbox-dev/signalbox/agents/export"
 	"github.com/signalbox-dev/signalbox/agents/nats"
 	"github.com/signalbox-dev/signalbox/controlbus"
 	"github.com/signalbox-dev/signalbox/controlbus/access"
+	"github.com/signalbox-dev/signalbox/controlbus/link"
 	"github.com/signalbox-dev/signalbox/demo/broker"
 	"github.com/signalbox-dev/signalbox/demo/company"
 )
@@ -249,6 +251,9 @@ func demoAgent(o demoOptions, b *broker.Broker) agents.Config {
 		entry.Taps = append(entry.Taps, controlbus.TapSpec{ID: "demo-" + channel, Broker: demoBroker, Channel: channel})
 	}
 	cfg.Brokers = []agents.BrokerConfig{entry}
+	// It is the demo's own broker and company: everything may be done to them.
+	cfg.Commands.Allow = []link.AllowRule{{Broker: "*", Channel: "*"}}
+	cfg.Commands.New = action.Commands
 	return cfg
 }
 

@@ -328,9 +328,7 @@ func (j *Job[M]) tokens(ctx context.Context, n int) (bool, error) {
 // batch sends, saves and settles.
 func (j *Job[M]) batch(ctx context.Context, items []M) error {
 	began := time.Now()
-	sending, cancel := lingering(ctx, grace)
-	errs := j.cfg.Sink.Send(sending, items)
-	cancel()
+	errs := j.send(ctx, items)
 	done, kept := make([]M, 0, len(items)), []M(nil)
 	var lost error
 	for i, item := range items {
@@ -386,6 +384,12 @@ func (j *Job[M]) batch(ctx context.Context, items []M) error {
 	}
 	j.fit(len(items), time.Since(began))
 	return nil
+}
+
+func (j *Job[M]) send(ctx context.Context, items []M) []error {
+	ctx, cancel := lingering(ctx, grace)
+	defer cancel()
+	return j.cfg.Sink.Send(ctx, items)
 }
 
 // fit adapts the size of batches to what fits into a quantum.
