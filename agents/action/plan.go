@@ -59,7 +59,7 @@ func (a *Actions) plan(ctx context.Context, ask controlbus.Ask) (controlbus.Plan
 	p := controlbus.Plan{Technique: how.Technique, Impact: slices.Clone(how.Impact), Needs: how.Needs, Count: -1, Expect: controlbus.Expect{MaxCount: -1}}
 	view, err := inspect(ctx, ad, target.Name)
 	sends := ask.Kind == controlbus.CommandReplay || ask.Kind == controlbus.CommandTest
-	if err != nil && !(sends && errors.Is(err, controlbus.ErrUnsupported)) {
+	if uncounted := sends && errors.Is(err, controlbus.ErrUnsupported); err != nil && !uncounted {
 		return controlbus.Plan{}, err
 	}
 	p.Impact = append(p.Impact, view.Notes...)
