@@ -170,8 +170,8 @@ func (f *fakeBus) Order(ctx context.Context, draft, reason, typed string) (contr
 	if err != nil {
 		return controlbus.Command{}, err
 	}
-	if slices.Contains(f.ordered, draft) {
-		return controlbus.Command{}, fmt.Errorf("%w: it was ordered already", controlbus.ErrConflict)
+	if i := slices.Index(f.ordered, draft); i >= 0 {
+		return f.Command(ctx, orderedID(i))
 	}
 	if typed != d.Spec.Target.Channel.Name {
 		return controlbus.Command{}, fmt.Errorf("%w: type the channel's name", controlbus.ErrInvalid)
@@ -179,7 +179,7 @@ func (f *fakeBus) Order(ctx context.Context, draft, reason, typed string) (contr
 	who, _ := access.From(ctx)
 	d.Spec.Reason = reason
 	c := controlbus.Command{
-		CommandSpec: d.Spec, ID: controlbus.CommandID(fmt.Sprintf("0193a5c0ffee0000000000000000001%d", len(f.ordered))), Class: d.Spec.Kind.Class(), Policy: d.Policy,
+		CommandSpec: d.Spec, ID: orderedID(len(f.ordered)), Class: d.Spec.Kind.Class(), Policy: d.Policy,
 		RequestedBy: controlbus.Actor{Kind: string(who.Kind), ID: who.Person(), Name: who.Name}, RequestedAt: now, State: controlbus.CommandQueued, StateAt: now, Seq: 3,
 	}
 	f.mu.Lock()
@@ -187,6 +187,10 @@ func (f *fakeBus) Order(ctx context.Context, draft, reason, typed string) (contr
 	f.ordered = append(f.ordered, draft)
 	f.commands = append([]controlbus.Command{c}, f.commands...)
 	return c, nil
+}
+
+func orderedID(n int) controlbus.CommandID {
+	return controlbus.CommandID(fmt.Sprintf("0193a5c0ffee000000000000000001%02d", n))
 }
 
 func (f *fakeBus) Outcomes(ctx context.Context, id controlbus.CommandID, after int64, limit int) ([]command.Outcome, int64, error) {

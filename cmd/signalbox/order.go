@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/signalbox-dev/signalbox/controlbus"
+	"github.com/signalbox-dev/signalbox/controlbus/backoff"
 	"github.com/signalbox-dev/signalbox/controlbus/filter"
 	"github.com/signalbox-dev/signalbox/ui/api"
 	"github.com/signalbox-dev/signalbox/ui/component"
@@ -131,12 +132,7 @@ func (t *terminal) propose(ctx context.Context, c *client, f *orderFlags, path s
 		return err
 	}
 	var cmd api.Command
-	raw, err = c.ask(context.WithoutCancel(ctx), http.MethodPost, "/commands", nil, body, &cmd)
-	var e exit
-	if errors.As(err, &e) && e.code == exitNoAnswer {
-		return exit{exitNoAnswer, fmt.Errorf("%w\nWhether it was ordered is not known: `signalbox commands list --by me` shows", err)}
-	}
-	if err != nil {
+	if raw, err = c.order(ctx, body, &cmd); err != nil {
 		return err
 	}
 	if f.out.value != "json" {
@@ -155,6 +151,29 @@ func (t *terminal) propose(ctx context.Context, c *client, f *orderFlags, path s
 	}
 	return nil
 }
+
+// order asks again where the answer is lost: a preview becomes one command,
+// however often it is ordered. It is not interrupted, so that it is known what
+// was ordered.
+func (c *client) order(ctx context.Context, body []byte, cmd *api.Command) (raw []byte, err error) {
+	ctx = context.WithoutCancel(ctx)
+	retry := backoff.Backoff{Base: 200 * time.Millisecond, Cap: time.Second, Floor: 100 * time.Millisecond}
+	var e exit
+	for try := 0; ; try++ {
+		raw, err = c.ask(ctx, http.MethodPost, "/commands", nil, body, cmd)
+		lost := errors.As(err, &e) && e.code == exitNoAnswer
+		switch {
+		case err == nil, !lost && try == 0:
+			return raw, err
+		case !lost || try == orderTries: // a console that was started again has forgotten the preview
+			return nil, exit{exitNoAnswer, fmt.Errorf("%w\nWhether it was ordered is not known: `signalbox commands list --by me` shows", err)}
+		}
+		backoff.Sleep(ctx, retry.Next())
+	}
+}
+
+// orderTries is how often an order is repeated whose answer was lost.
+const orderTries = 3
 
 // confirm completes the order, or says that nobody said yes.
 func (t *terminal) confirm(ctx context.Context, f *orderFlags, d *api.Draft, order map[string]string) error {

@@ -33,6 +33,7 @@ type fakeConsole struct {
 	states   []string       // that the command comes to, one for each look that waits
 	commands int            // looks at the command
 	refuse   map[string]int // path to status
+	lose     int            // answers to orders that are lost
 }
 
 func newFakeConsole(t *testing.T) *fakeConsole {
@@ -118,6 +119,9 @@ func (f *fakeConsole) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		answer(201, f.draft(q))
 	case strings.HasSuffix(path, "/undo"):
 		answer(201, f.draft(api.PreviewRequest{Kind: "replay", Env: "production", Broker: "rabbit-eu1", Channel: "orders.dead"}))
+	case path == "/commands" && r.Method == http.MethodPost && f.lose > 0:
+		f.lose--
+		panic(http.ErrAbortHandler)
 	case path == "/commands" && r.Method == http.MethodPost:
 		answer(201, f.command(map[bool]string{true: "awaiting_approval", false: "queued"}[f.policy == "second_person"]))
 	case path == "/commands":
@@ -400,6 +404,23 @@ func TestRefusalsHaveCodes(t *testing.T) {
 				t.Errorf("%s %d: %v", path, status, err)
 			}
 		}
+	}
+}
+
+// An order whose answer is lost is sent again: the console makes one command of
+// it.
+func TestALostAnswerToAnOrderIsAskedForAgain(t *testing.T) {
+	t.Parallel()
+	f := newFakeConsole(t)
+	f.lose = 2
+	err := f.screen().purge(t.Context(), []string{"rabbit-eu1/orders.dead", "--yes"})
+	if calls := f.told(); err != nil || len(calls) != 4 || calls[1] != calls[3] {
+		t.Errorf("got %v after %q, want the same order until it is answered", err, calls)
+	}
+	f.lose = 100
+	err = f.screen().purge(t.Context(), []string{"rabbit-eu1/orders.dead", "--yes"})
+	if exitCode(err) != exitNoAnswer || !strings.Contains(err.Error(), "Whether it was ordered is not known") {
+		t.Errorf("got %v, want to be told that nothing is known", err)
 	}
 }
 

@@ -127,6 +127,14 @@ func (a *API) abilities(w http.ResponseWriter, r *http.Request) error {
 	if p.err != nil {
 		return p.err
 	}
+	// The service leaves to whoever asks it what may be seen.
+	who, _ := access.From(r.Context())
+	switch scope := who.Scope(access.ViewMetadata); {
+	case env == "" && !scope.All():
+		return fmt.Errorf("%w: env: want the environment: you do not see all of them", controlbus.ErrInvalid)
+	case !scope.All() && !scope.AllowsEnv(env):
+		return fmt.Errorf("broker %.80s: %w", broker, controlbus.ErrNotFound)
+	}
 	out := Abilities{Abilities: []Ability{}}
 	for _, b := range bus.Abilities(r.Context(), env, broker) {
 		out.Abilities = append(out.Abilities, Ability{string(b.Kind), b.Reason == "", b.Reason, b.Note})

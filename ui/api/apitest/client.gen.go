@@ -3449,7 +3449,7 @@ type ClientInterface interface {
 
 	// OrderCommandWithBody Order what a preview showed
 	//
-	// The command is durable when this returns; it then waits for consent or is on its way (`state`). A preview can be ordered once: asking again is refused with 409 or 404 and orders nothing.
+	// The command is durable when this returns; it then waits for consent or is on its way (`state`). A preview becomes one command: ordering it again, after an answer that was lost, answers with that command as it is by then.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -3458,7 +3458,7 @@ type ClientInterface interface {
 
 	// OrderCommand Order what a preview showed
 	//
-	// The command is durable when this returns; it then waits for consent or is on its way (`state`). A preview can be ordered once: asking again is refused with 409 or 404 and orders nothing.
+	// The command is durable when this returns; it then waits for consent or is on its way (`state`). A preview becomes one command: ordering it again, after an answer that was lost, answers with that command as it is by then.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -3920,7 +3920,7 @@ func (c *Client) ListCommands(ctx context.Context, params *ListCommandsParams, r
 
 // OrderCommandWithBody Order what a preview showed
 //
-// The command is durable when this returns; it then waits for consent or is on its way (`state`). A preview can be ordered once: asking again is refused with 409 or 404 and orders nothing.
+// The command is durable when this returns; it then waits for consent or is on its way (`state`). A preview becomes one command: ordering it again, after an answer that was lost, answers with that command as it is by then.
 //
 // Takes any type of body and a specified content type.
 //
@@ -3939,7 +3939,7 @@ func (c *Client) OrderCommandWithBody(ctx context.Context, contentType string, b
 
 // OrderCommand Order what a preview showed
 //
-// The command is durable when this returns; it then waits for consent or is on its way (`state`). A preview can be ordered once: asking again is refused with 409 or 404 and orders nothing.
+// The command is durable when this returns; it then waits for consent or is on its way (`state`). A preview becomes one command: ordering it again, after an answer that was lost, answers with that command as it is by then.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -8171,7 +8171,7 @@ type ClientWithResponsesInterface interface {
 
 	// OrderCommandWithBodyWithResponse Order what a preview showed
 	//
-	// The command is durable when this returns; it then waits for consent or is on its way (`state`). A preview can be ordered once: asking again is refused with 409 or 404 and orders nothing.
+	// The command is durable when this returns; it then waits for consent or is on its way (`state`). A preview becomes one command: ordering it again, after an answer that was lost, answers with that command as it is by then.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -8180,7 +8180,7 @@ type ClientWithResponsesInterface interface {
 
 	// OrderCommandWithResponse Order what a preview showed
 	//
-	// The command is durable when this returns; it then waits for consent or is on its way (`state`). A preview can be ordered once: asking again is refused with 409 or 404 and orders nothing.
+	// The command is durable when this returns; it then waits for consent or is on its way (`state`). A preview becomes one command: ordering it again, after an answer that was lost, answers with that command as it is by then.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -11027,7 +11027,7 @@ func (c *ClientWithResponses) ListCommandsWithResponse(ctx context.Context, para
 
 // OrderCommandWithBodyWithResponse Order what a preview showed
 //
-// The command is durable when this returns; it then waits for consent or is on its way (`state`). A preview can be ordered once: asking again is refused with 409 or 404 and orders nothing.
+// The command is durable when this returns; it then waits for consent or is on its way (`state`). A preview becomes one command: ordering it again, after an answer that was lost, answers with that command as it is by then.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -11042,7 +11042,7 @@ func (c *ClientWithResponses) OrderCommandWithBodyWithResponse(ctx context.Conte
 
 // OrderCommandWithResponse Order what a preview showed
 //
-// The command is durable when this returns; it then waits for consent or is on its way (`state`). A preview can be ordered once: asking again is refused with 409 or 404 and orders nothing.
+// The command is durable when this returns; it then waits for consent or is on its way (`state`). A preview becomes one command: ordering it again, after an answer that was lost, answers with that command as it is by then.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
