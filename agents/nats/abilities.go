@@ -78,7 +78,7 @@ func (a *Adapter) PlanCommand(ctx context.Context, kind controlbus.CommandKind, 
 func (a *Adapter) plan(ctx context.Context, kind controlbus.CommandKind, p *place) (agents.CommandPlan, error) {
 	switch kind {
 	case controlbus.CommandReplay, controlbus.CommandTest:
-		return a.planSend(kind, p)
+		return a.planSend(ctx, kind, p)
 	case controlbus.CommandPeek, controlbus.CommandPurge, controlbus.CommandRedrive, controlbus.CommandDiscard,
 		controlbus.CommandDetour, controlbus.CommandUndetour, controlbus.CommandPause, controlbus.CommandResume:
 	default:
@@ -105,8 +105,16 @@ func (a *Adapter) plan(ctx context.Context, kind controlbus.CommandKind, p *plac
 		return a.planPurge(ctx, p)
 	case controlbus.CommandRedrive, controlbus.CommandDiscard:
 		return a.planTake(ctx, kind, p)
-	case controlbus.CommandDetour, controlbus.CommandUndetour:
+	case controlbus.CommandDetour:
 		return a.planJunction(ctx, p)
+	case controlbus.CommandUndetour:
+		plan := agents.CommandPlan{
+			Technique: "junction",
+			Impact:    []string{"What the junction holds is worked off, then its durable consumer is removed. Consumers of the destination get nothing more through it."},
+			Needs:     a.rights(p, "STREAM.INFO", "CONSUMER.DELETE"),
+		}
+		plan.Needs[1] += ".>"
+		return plan, nil
 	default:
 		return a.planPause(ctx, kind, p)
 	}
@@ -121,7 +129,7 @@ func (a *Adapter) rights(p *place, verbs ...string) []string {
 	return append(out, "subscribe _INBOX.>")
 }
 
-func (a *Adapter) planSend(kind controlbus.CommandKind, p *place) (agents.CommandPlan, error) {
+func (a *Adapter) planSend(ctx context.Context, kind controlbus.CommandKind, p *place) (agents.CommandPlan, error) {
 	plan := agents.CommandPlan{Technique: "publish with acknowledgement"}
 	stripped := "Headers that tell the server to do something (Nats-Rollup, Nats-Expected-*, Nats-TTL, Nats-Schedule and others) are left out."
 	if p.info == nil {
@@ -132,13 +140,18 @@ func (a *Adapter) planSend(kind controlbus.CommandKind, p *place) (agents.Comman
 		} else {
 			plan.Technique = "publish and round trip"
 			plan.Impact = append(plan.Impact, "The server confirms that it has read the messages. Nobody confirms that anyone listens: what nobody listens to is gone.")
+			if a.cfg.MonitorURL != "" {
+				if n, err := a.listeners(ctx, p.name); err == nil && n == 0 {
+					plan.Impact = append(plan.Impact, "Nobody listens to it now, as far as this server knows.")
+				}
+			}
 		}
 	} else {
 		c := p.config()
 		if why := unwritable(c); why != "" {
 			return plan, fmt.Errorf("%w: %s", controlbus.ErrUnsupported, why)
 		}
-		plan.Impact = append(plan.Impact, "Each message is sent to its own subject where the stream takes it, else to the only subject the stream has without wildcards. It takes "+strings.Join(c.Subjects, ", ")+".")
+		plan.Impact = append(plan.Impact, "Each message is sent to its own subject where the stream takes it, else to the one its header x-original-subject names, else to the only subject the stream has without wildcards. It takes "+strings.Join(c.Subjects, ", ")+".")
 		if c.SubjectTransform != nil {
 			plan.Impact = append(plan.Impact, "The stream changes the subjects of what it stores; a message that went through this before is changed again.")
 		}
@@ -200,6 +213,9 @@ func (a *Adapter) affected(ctx context.Context, p *place, plan *agents.CommandPl
 func (a *Adapter) planTake(ctx context.Context, kind controlbus.CommandKind, p *place) (agents.CommandPlan, error) {
 	if why := undeletable(p.config()); why != "" {
 		return agents.CommandPlan{}, fmt.Errorf("%w: %s", controlbus.ErrUnsupported, why)
+	}
+	if kind == controlbus.CommandRedrive && slices.ContainsFunc(p.config().Subjects, func(s string) bool { return strings.HasPrefix(s, "$JS.EVENT.") }) {
+		return agents.CommandPlan{}, fmt.Errorf("%w: the stream holds the server's notes about messages; the messages themselves lie where they were, in the stream that each note names", controlbus.ErrUnsupported)
 	}
 	plan := agents.CommandPlan{
 		Technique: "get by sequence, delete",

@@ -133,6 +133,7 @@ func TestPause(t *testing.T) {
 	if err != nil || !strings.Contains(strings.Join(plan.Impact, " "), "one, two") {
 		t.Errorf("plan: %+v, %v", plan, err)
 	}
+	must(t, func() error { _, err := a.PlanCommand(t.Context(), controlbus.CommandResume, name); return err }())
 	names, err := a.Pause(t.Context(), name, "two", time.Now().Add(time.Hour))
 	if err != nil || !slices.Equal(names, []string{"two"}) {
 		t.Fatalf("paused %q, %v", names, err)

@@ -170,6 +170,10 @@ func (o *outlet) confirm(ctx context.Context, core map[int]string, errs []error)
 	}
 }
 
+// headerOriginalSubject is where a program that buries a message notes its subject;
+// agents.LiftHeaders knows it, too.
+const headerOriginalSubject = "x-original-subject"
+
 // subject is where a message goes.
 func (o *outlet) subject(m *agents.Message) (string, error) {
 	if o.stream == "" {
@@ -181,8 +185,17 @@ func (o *outlet) subject(m *agents.Message) (string, error) {
 		}
 		return "", fmt.Errorf("%w: the message's subject %.200q is none of %s", controlbus.ErrInvalid, m.Key, o.channel)
 	}
-	if literal(m.Key) && !reserved(m.Key) && slices.ContainsFunc(o.subjects, func(s string) bool { return covers(s, m.Key) }) {
+	takes := func(subject string) bool {
+		return literal(subject) && !reserved(subject) && slices.ContainsFunc(o.subjects, func(s string) bool { return covers(s, subject) })
+	}
+	if takes(m.Key) {
 		return m.Key, nil
+	}
+	// A dead letter's subject is that of the dead; many note which it had before.
+	for _, f := range m.Headers {
+		if s, ok := f.Value.(string); ok && strings.EqualFold(f.Key, headerOriginalSubject) && takes(s) {
+			return s, nil
+		}
 	}
 	only := ""
 	for _, s := range o.subjects {
