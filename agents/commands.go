@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"net/url"
 	"time"
 
@@ -85,6 +86,9 @@ func (c ArchiveConfig) Validate() error {
 func checkURLs(list []string) error {
 	var errs []error
 	for i, s := range list {
+		if _, err := netip.ParsePrefix(s); err == nil {
+			continue
+		}
 		if u, err := url.Parse(s); err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil {
 			errs = append(errs, fmt.Errorf("http_allow[%d]: want http://host or https://host, with a path or without, have %q", i, s))
 		}

@@ -63,7 +63,7 @@ func (m *Manager) makeDetour(ctx context.Context, d link.Dispatch, resumed bool)
 			return m.await(ctx, w, true)
 		}
 	}
-	a, err := m.adapter(d.Target.Channel.Broker)
+	a, err := m.adapter(d.Target.Channel)
 	if err != nil {
 		return rejected(err)
 	}
@@ -95,8 +95,14 @@ func (m *Manager) order(ctx context.Context, d link.Dispatch, kind controlbus.Co
 		}
 		return m.await(ctx, w, false)
 	}
+	after := ""
+	if way.technique == byJunction {
+		if after, err = m.last(ctx, channel); err != nil {
+			return begun(err)
+		}
+	}
 	w, err = m.add(record{
-		Detour: spec, Kind: kind, Broker: channel.Broker, Channel: channel.Name, Consumer: consumer, Command: d.Command,
+		After: after, Detour: spec, Kind: kind, Broker: channel.Broker, Channel: channel.Name, Consumer: consumer, Command: d.Command,
 		Technique: way.technique, Words: way.words, Wanted: true, Phase: phaseInstalling, Since: now, Made: now, Ordered: now,
 	})
 	if err != nil {
@@ -105,12 +111,25 @@ func (m *Manager) order(ctx context.Context, d link.Dispatch, kind controlbus.Co
 	return m.await(ctx, w, true)
 }
 
+// last is the last position in a channel that keeps what has been read.
+func (m *Manager) last(ctx context.Context, channel controlbus.ChannelName) (string, error) {
+	a, err := m.adapter(channel)
+	if err != nil {
+		return "", err
+	}
+	v, err := inspect(ctx, a, channel.Name)
+	if err != nil || !v.Keeps {
+		return "", err // what waits there is taken
+	}
+	return v.UpTo, nil
+}
+
 // asExpected compares the broker's topology with the preview's.
 func (m *Manager) asExpected(ctx context.Context, d link.Dispatch) error {
 	if d.Expect == nil || d.Expect.Topology == "" {
 		return nil
 	}
-	a, err := m.adapter(d.Target.Channel.Broker)
+	a, err := m.adapter(d.Target.Channel)
 	if err != nil {
 		return err
 	}

@@ -21,16 +21,29 @@ import (
 type Config struct {
 	Dir   string // where detours.json lies; it exists
 	Agent string // its id
-	Env   string // for filters
+	Env   string // commands for another one are refused; empty: for any
 	// Broker finds the adapter of a configured broker.
 	Broker func(name string) (agents.Adapter, bool)
 	// HTTPAllow is commands.http_allow.
 	HTTPAllow []string
+	// Lost is told that a broker's adapter answered ErrNotConnected. It must not
+	// block.
+	Lost func(broker string)
 	// Changed is called, from any goroutine, when a detour has come to another
 	// state, so that it is reported soon. It must not block.
 	Changed func()
 	Log     *slog.Logger
 }
+
+// FromEnv is the configuration that an agent's parts make.
+func FromEnv(env agents.CommandEnv) Config {
+	return Config{
+		Dir: env.Dir, Agent: env.Self.ID, Env: env.Self.Env, Broker: env.Broker, HTTPAllow: env.HTTPAllow,
+		Lost: env.Lost, Changed: env.Changed, Log: env.Log,
+	}
+}
+
+var _ agents.Commands = (*Manager)(nil)
 
 const (
 	maxDetours     = 64               // of one agent
@@ -63,6 +76,9 @@ type Manager struct {
 func New(cfg Config) (*Manager, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Lost == nil {
+		cfg.Lost = func(string) {}
 	}
 	if cfg.Changed == nil {
 		cfg.Changed = func() {}

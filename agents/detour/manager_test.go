@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -30,9 +31,14 @@ type life struct {
 
 func begin(t *testing.T, dir string, a agents.Adapter, allow ...string) *life {
 	t.Helper()
-	m, err := New(Config{Dir: dir, Agent: "agent-1", Env: "test", HTTPAllow: allow, Log: slog.New(slog.DiscardHandler), Broker: func(name string) (agents.Adapter, bool) {
+	return beginWith(t, Config{Dir: dir, Agent: "agent-1", Env: "test", HTTPAllow: allow, Log: slog.New(slog.DiscardHandler), Broker: func(name string) (agents.Adapter, bool) {
 		return a, name == "mem"
 	}})
+}
+
+func beginWith(t *testing.T, c Config) *life {
+	t.Helper()
+	m, err := New(c)
 	must(t, err)
 	ctx, stop := context.WithCancel(t.Context())
 	l := &life{t, m, stop, make(chan struct{})}
@@ -487,17 +493,21 @@ func TestBroken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		mem := agenttest.NewMemory("orders")
 		a := mem.Adapter()
-		var away error
+		var away, noGate atomic.Pointer[error]
 		a.Script = func(verb, channel string, after bool) error {
-			if away != nil && verb != "PlanCommand" {
-				return away
+			if err := away.Load(); err != nil && verb != "PlanCommand" {
+				return *err
+			}
+			if err := noGate.Load(); err != nil && verb == "SetGate" && !after {
+				return *err
 			}
 			return nil
 		}
+		fail := func(p *atomic.Pointer[error], err error) { p.Store(&err) }
 		l := begin(t, t.TempDir(), a)
 		defer l.end()
 		l.succeed(orderOf(controlbus.CommandDetour, "orders", simple("d")))
-		away = agents.ErrNotConnected
+		fail(&away, agents.ErrNotConnected)
 		mem.Publish("orders", msgs(0, 3)...)
 		time.Sleep(20 * time.Second)
 		if s := l.status("d"); s.State != controlbus.DetourOn || !strings.Contains(s.Error, "not connected") {
@@ -511,24 +521,19 @@ func TestBroken(t *testing.T) {
 		if r.Outcome != controlbus.CommandPartial || !strings.Contains(r.Detail, "background") {
 			t.Errorf("undetour of a broker that is away: %s: %s", r.Outcome, r.Detail)
 		}
-		away = nil
+		away.Store(nil)
 		time.Sleep(10 * time.Second)
 		wantMessages(t, mem, "orders", 0, 1, 2)
 		nothingLeft(t, mem, "orders")
 
 		// A new one that cannot be is taken back.
-		away = controlbus.ErrDenied
+		fail(&away, controlbus.ErrDenied)
 		r = l.do(orderOf(controlbus.CommandDetour, "orders", simple("e")))
 		if r.Outcome == controlbus.CommandSucceeded {
 			t.Errorf("got %s: %s", r.Outcome, r.Detail)
 		}
-		away = nil
-		a.Script = func(verb, _ string, after bool) error {
-			if verb == "SetGate" && !after {
-				return controlbus.ErrDenied
-			}
-			return nil
-		}
+		away.Store(nil)
+		fail(&noGate, controlbus.ErrDenied)
 		r = l.do(orderOf(controlbus.CommandDetour, "orders", simple("e")))
 		if r.Outcome != controlbus.CommandFailed && r.Outcome != controlbus.CommandPartial || !strings.Contains(r.Detail, "denied") {
 			t.Errorf("got %s: %s", r.Outcome, r.Detail)
@@ -564,13 +569,13 @@ func killedAt(t *testing.T, k int) (over bool) {
 	mem := agenttest.NewMemory("orders", "audit")
 	dir, frozen := t.TempDir(), t.TempDir()
 	a := mem.Adapter()
-	n := 0
+	var n atomic.Int64
 	dead := make(chan struct{})
 	a.Script = func(verb, channel string, after bool) error {
 		if verb == "PlanCommand" {
 			return nil // nothing has begun
 		}
-		if n++; n != k {
+		if n.Add(1) != int64(k) {
 			return nil
 		}
 		// What is on disk now is what a crash leaves.

@@ -25,7 +25,7 @@ func (m *Manager) makePause(ctx context.Context, d link.Dispatch) controlbus.Com
 	if w, same := m.find(id, d.Target.Channel.Broker, d.Target.Channel.Name); same {
 		return m.await(ctx, w, true) // begun by an earlier process
 	}
-	a, err := m.adapter(d.Target.Channel.Broker)
+	a, err := m.adapter(d.Target.Channel)
 	if err != nil {
 		return rejected(err)
 	}
@@ -48,7 +48,7 @@ func (m *Manager) endPause(ctx context.Context, d link.Dispatch, resumed bool, t
 		return m.end(ctx, d, resumed, tell)
 	}
 	// Somebody else's pause, perhaps: the broker ends it.
-	a, err := m.adapter(d.Target.Channel.Broker)
+	a, err := m.adapter(d.Target.Channel)
 	if err != nil {
 		return rejected(err)
 	}

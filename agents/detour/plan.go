@@ -25,10 +25,13 @@ func fatal(err error) bool {
 	return errors.Is(err, controlbus.ErrUnsupported) || errors.Is(err, controlbus.ErrDenied) || errors.Is(err, controlbus.ErrInvalid) || errors.Is(err, controlbus.ErrNotFound)
 }
 
-func (m *Manager) adapter(broker string) (agents.Adapter, error) {
-	a, ok := m.cfg.Broker(broker)
+func (m *Manager) adapter(ch controlbus.ChannelName) (agents.Adapter, error) {
+	if ch.Env != "" && m.cfg.Env != "" && ch.Env != m.cfg.Env {
+		return nil, fmt.Errorf("%w: this agent is of environment %q, the command is for %q", controlbus.ErrDenied, m.cfg.Env, ch.Env)
+	}
+	a, ok := m.cfg.Broker(ch.Broker)
 	if !ok {
-		return nil, fmt.Errorf("%w: the agent has no broker %q", controlbus.ErrNotFound, broker)
+		return nil, fmt.Errorf("%w: the agent has no broker %q", controlbus.ErrNotFound, ch.Broker)
 	}
 	return a, nil
 }
@@ -101,6 +104,9 @@ func (m *Manager) chooseDetour(ctx context.Context, a agents.Adapter, channel st
 		if err != nil {
 			return way{}, fmt.Errorf("%s: %w", n.what, err)
 		}
+		if n.what == "channel" && w.technique == byJunction && v.Keeps {
+			w.impact = append(w.impact, fmt.Sprintf("It begins with what is published from now on: %s keeps what has been read.", channel))
+		}
 		if n.what == "channel" && w.technique == byJunction && v.Consumers > 0 {
 			w.impact = append(w.impact, fmt.Sprintf("%d consumers read %s themselves: what they get does not take the detour. Let them read %s first.", v.Consumers, channel, d.To))
 		}
@@ -167,6 +173,7 @@ func (m *Manager) choosePause(ctx context.Context, a agents.Adapter, channel str
 		return way{}, err
 	}
 	var why error
+	kind := controlbus.CommandPause
 	if _, ok := a.(agents.Pauser); ok {
 		p, err := planned(ctx, a, controlbus.CommandPause, channel)
 		if err == nil {
@@ -174,7 +181,7 @@ func (m *Manager) choosePause(ctx context.Context, a agents.Adapter, channel str
 		} else if !errors.Is(err, controlbus.ErrUnsupported) {
 			return way{}, err
 		}
-		why = err
+		why, kind = err, controlbus.CommandDetour // the gate's own plan
 	}
 	_, gates := a.(agents.Gater)
 	switch {
@@ -185,7 +192,7 @@ func (m *Manager) choosePause(ctx context.Context, a agents.Adapter, channel str
 	case args.Consumer != "":
 		return way{}, fmt.Errorf("%w: this broker cannot pause one consumer; pause the whole channel", controlbus.ErrUnsupported)
 	}
-	p, err := planned(ctx, a, controlbus.CommandDetour, channel)
+	p, err := planned(ctx, a, kind, channel)
 	if err != nil {
 		return way{}, err
 	}
@@ -206,7 +213,7 @@ func (m *Manager) Plan(ctx context.Context, ask controlbus.Ask) (controlbus.Plan
 func (m *Manager) plan(ctx context.Context, ask controlbus.Ask) (controlbus.Plan, error) {
 	channel := ask.Target.Channel
 	p := controlbus.Plan{Count: -1, Reversible: controlbus.ReversibleYes, Expect: controlbus.Expect{MaxCount: -1}}
-	a, err := m.adapter(channel.Broker)
+	a, err := m.adapter(channel)
 	if err != nil {
 		return p, err
 	}

@@ -119,20 +119,24 @@ func (w *worker) stages(ctx context.Context, a agents.Adapter, source string, re
 	mark := newMarker(w.m.cfg.Agent, rec.Channel, w.id, rec.Made)
 	newStage := func(from, to string, n int) *stage {
 		return &stage{
-			w: w, from: from, to: to, final: final, name: w.id + "-" + strconv.Itoa(n), first: n == 0, filter: match, mark: mark,
+			w: w, from: from, to: to, final: final, name: stageName(w.id, n), first: n == 0, filter: match, mark: mark,
 			park: func(ctx context.Context) (string, error) { return w.park(ctx, a) }, bypass: d.OnFailure == controlbus.DetourBypass,
 		}
+	}
+	first := newStage(source, final, 0)
+	if rec.Technique == byJunction {
+		first.after = rec.After
 	}
 	if plainHold(d) {
 		if !released {
 			return nil, nil
 		}
-		return []*stage{newStage(source, final, 0)}, nil
+		return []*stage{first}, nil
 	}
 	if _, err := w.park(ctx, a); err != nil {
 		return nil, err
 	}
-	list := []*stage{newStage(source, final, 0)}
+	list := []*stage{first}
 	for _, s := range d.Steps {
 		at := list[len(list)-1]
 		switch {
@@ -158,6 +162,9 @@ func (w *worker) stages(ctx context.Context, a agents.Adapter, source string, re
 	}
 	return list, nil
 }
+
+// stageName is of what a stage leaves on a broker that must remember it.
+func stageName(id string, n int) string { return "sb-detour-" + id + "-" + strconv.Itoa(n) }
 
 // plainHold says whether everything waits where it is.
 func plainHold(d controlbus.Detour) bool {
@@ -278,7 +285,7 @@ func (w *worker) empty(ctx context.Context, a agents.Adapter, rec record, others
 			continue
 		}
 		v, err := w.look(ctx, a, c)
-		if err != nil || v.Ready+max(0, v.Unsettled) > 0 {
+		if err != nil || v.Waiting() > 0 {
 			return false, err
 		}
 	}
@@ -305,5 +312,5 @@ func (w *worker) bound(ctx context.Context, a agents.Adapter, channel string) (u
 	if seq, err := strconv.ParseUint(v.UpTo, 10, 64); err == nil {
 		return seq, 0
 	}
-	return 0, v.Ready + max(0, v.Unsettled)
+	return 0, v.Waiting()
 }

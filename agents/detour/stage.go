@@ -26,6 +26,7 @@ type stage struct {
 	w      *worker
 	from   string
 	name   string // of what must survive a restart of the agent
+	after  string // the position after which it begins, when it begins for the first time
 	to     string
 	final  string // where messages go that leave the steps out
 	steps  []namedStep
@@ -63,7 +64,7 @@ func (s *stage) run(take, op context.Context, a agents.Adapter, open func()) (er
 	if _, err := s.outlet(s.to); err != nil {
 		return err
 	}
-	in, err := a.(agents.Taker).Intake(op, s.from, agents.IntakeOptions{Window: window, Follow: true, Name: s.name})
+	in, err := a.(agents.Taker).Intake(op, s.from, agents.IntakeOptions{Window: window, Follow: true, Name: s.name, After: s.after})
 	if err != nil {
 		return fmt.Errorf("take from %s: %w", s.from, err)
 	}
@@ -244,11 +245,14 @@ func (s *stage) flush(context.Context) error {
 			return errors.Join(unknown, fmt.Errorf("settle in %s: %w", s.from, err))
 		}
 		n.Copied = copied
-		s.w.count(n)
 		s.done.Add(int64(len(settle)))
 		if seq, err := strconv.ParseUint(settle[len(settle)-1].Position, 10, 64); err == nil {
 			s.passed.Store(seq)
+			if s.after != "" {
+				s.w.passed(seq)
+			}
 		}
+		s.w.count(n)
 		s.alive()
 	}
 	return unknown

@@ -54,6 +54,12 @@ type record struct {
 	Park    string    `json:"park"`    // of its own
 	Hold    string    `json:"hold"`    // where a hold step behind others keeps messages
 
+	// After is the last position that was in a junction's channel when it was
+	// ordered, where positions last: a channel that keeps what has been read is
+	// not sent on from its beginning. Position is the last one settled.
+	After    string `json:"after,omitempty"`
+	Position uint64 `json:"position,omitempty"`
+
 	// Left is how much of its time was left at Saved. While the agent lives its
 	// monotonic clock counts; the wall clock only for the time it was down.
 	Left  time.Duration `json:"left_ns"`

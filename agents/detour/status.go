@@ -3,6 +3,7 @@ package detour
 import (
 	"context"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -48,11 +49,16 @@ func (w *worker) look(ctx context.Context, a agents.Adapter, channel string) (ag
 
 // depth keeps how much waits before a junction. Errors only leave it unknown.
 func (w *worker) depth(ctx context.Context, a agents.Adapter, channel string) {
-	n := int64(-1)
+	n, upTo := int64(-1), uint64(0)
 	if v, err := w.look(ctx, a, channel); err == nil {
-		n = v.Ready + max(0, v.Unsettled)
+		n = v.Waiting()
+		upTo, _ = strconv.ParseUint(v.UpTo, 10, 64)
 	}
 	w.mu.Lock()
+	if after, err := strconv.ParseUint(w.rec.After, 10, 64); err == nil && n >= 0 {
+		// Such a channel keeps what has been read: the positions tell.
+		n = max(0, int64(upTo)-int64(max(after, w.rec.Position)))
+	}
 	w.backlog = n
 	w.mu.Unlock()
 }
@@ -66,7 +72,7 @@ func (w *worker) parkDepth(ctx context.Context, a agents.Adapter) {
 	if channel != "" {
 		if n = -1; a != nil {
 			if v, err := w.look(ctx, a, channel); err == nil {
-				n = v.Ready + max(0, v.Unsettled)
+				n = v.Waiting()
 			}
 		}
 	}

@@ -80,9 +80,9 @@ func (w *worker) note(change func(*record)) error {
 	if err := w.m.save(); err != nil {
 		w.mu.Lock()
 		// Counters may have moved meanwhile.
-		now := w.rec.Counts
+		counts, position := w.rec.Counts, w.rec.Position
 		w.rec = before
-		w.rec.Counts = now
+		w.rec.Counts, w.rec.Position = counts, position
 		w.mu.Unlock()
 		return err
 	}
@@ -150,6 +150,13 @@ func (w *worker) count(n counts) {
 	w.m.counted()
 }
 
+// passed keeps the last position settled.
+func (w *worker) passed(seq uint64) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.rec.Position = seq
+}
+
 func (w *worker) failed(step string, err error) {
 	w.count(counts{Failed: 1})
 	w.mu.Lock()
@@ -183,6 +190,9 @@ func (w *worker) run(ctx context.Context) {
 		w.trouble, w.live = err, false
 		w.mu.Unlock()
 		w.tell()
+		if errors.Is(err, agents.ErrNotConnected) {
+			w.m.cfg.Lost(w.broker)
+		}
 		if first {
 			w.m.cfg.Log.WarnContext(ctx, "a detour is in trouble; trying again", "detour", w.id, "broker", w.broker, "channel", w.channel, "error", err)
 		}
@@ -362,6 +372,11 @@ func (w *worker) off(ctx context.Context, a agents.Adapter, rec record, edition 
 			source = v.Backlog
 		}
 		worked = worked || v.On || v.Waiting > 0
+		if err != nil && source != "" && len(channelsOf(rec)) == 0 && rec.Hold == "" {
+			// The channel is gone: only what waits for it keeps the rest.
+			view, lookErr := w.look(ctx, a, source)
+			worked = !errors.Is(lookErr, controlbus.ErrNotFound) && (lookErr != nil || view.Waiting() > 0)
+		}
 		if v.On || rec.Phase == phaseOn {
 			if err := w.note(func(r *record) { r.Phase = phaseDraining }); err != nil {
 				return false, err
@@ -408,6 +423,21 @@ func (w *worker) off(ctx context.Context, a agents.Adapter, rec record, edition 
 // remove ends the detour's own channels and its record.
 func (w *worker) remove(ctx context.Context, a agents.Adapter) (bool, error) {
 	rec, _ := w.record()
+	if r, ok := a.(agents.Releaser); ok && rec.Technique == byJunction {
+		n := 0
+		for i, channel := range append([]string{rec.Channel}, channelsOf(rec)...) {
+			if i > 0 && i%2 == 1 {
+				continue // a step's Send: nobody takes from it here
+			}
+			c, cancel := call(ctx)
+			err := r.Release(c, channel, stageName(w.id, n))
+			cancel()
+			if err != nil && !errors.Is(err, controlbus.ErrNotFound) {
+				return false, fmt.Errorf("remove the consumer of %s: %w", channel, err)
+			}
+			n++
+		}
+	}
 	var left *leftover
 	if p, ok := a.(agents.Parker); ok {
 		for _, own := range []struct{ channel, id string }{{rec.Hold, holdID(w.id)}, {rec.Park, w.id}} {
