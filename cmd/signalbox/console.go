@@ -26,6 +26,7 @@ import (
 	"github.com/signalbox-dev/signalbox/controlbus/access"
 	"github.com/signalbox-dev/signalbox/controlbus/access/oidc"
 	"github.com/signalbox-dev/signalbox/controlbus/backoff"
+	orders "github.com/signalbox-dev/signalbox/controlbus/command"
 	"github.com/signalbox-dev/signalbox/controlbus/ledger"
 	"github.com/signalbox-dev/signalbox/controlbus/link"
 	"github.com/signalbox-dev/signalbox/storage"
@@ -63,8 +64,10 @@ type console struct {
 	guard      *guard.Guard
 	started    time.Time
 
-	// store is set by the store stage before it is ready.
-	store *clickhouse.Store
+	// store and what needs it are set by the store stage before it is ready.
+	store    *clickhouse.Store
+	commands *orders.Service
+	copy     *ledger.Copy
 
 	http, grpc net.Listener
 	cert       *certificate // nil: plain HTTP
@@ -220,8 +223,10 @@ func (c *console) stages() []stage {
 		}},
 		stage{name: "store", run: func(ctx context.Context) error { return c.runStore(ctx, storeReady) }, ready: storeReady},
 		stage{name: "ingest", run: func(ctx context.Context) error { return c.ingest.Run(ctx) }},
+		stage{name: "ledger copy", run: func(ctx context.Context) error { return c.copy.Run(ctx) }},
 		stage{name: "commands", run: c.dispatcher.Run},
 		stage{name: "state", run: c.followState},
+		stage{name: "own commands", run: func(ctx context.Context) error { return c.commands.Run(ctx) }},
 		stage{name: "http", run: func(ctx context.Context) error { return c.runHTTP(ctx, httpReady) }, ready: httpReady},
 	)
 	if c.grpc != nil {
@@ -268,6 +273,10 @@ func (c *console) runStore(ctx context.Context, ready chan<- struct{}) error {
 		}
 	}()
 	c.ingest = ingest.New(c.cfg.Ingest, c.collector.Queue(), c.store, c.set, c.log.With("component", "ingest"))
+	c.commands = orders.New(orders.Config{
+		Ledger: c.ledger, Agents: c.dispatcher, Roster: c.roster, Store: c.store, Record: c.guard.Access().Record, Log: c.log.With("component", "commands"),
+	})
+	c.copy = ledger.NewCopy(c.state, c.store, c.set, c.log.With("component", "ledger"))
 	close(ready)
 	return clickhouse.NewJanitor(c.store, c.set, log).Run(ctx)
 }
@@ -290,7 +299,7 @@ func (c *console) runHTTP(ctx context.Context, ready chan<- struct{}) error {
 		Live: uilive.SourceFunc(func(q controlbus.LiveQuery, who controlbus.LiveReader) (uilive.Subscription, error) {
 			return c.hub.Subscribe(q, who)
 		}),
-		Self: health{c}, Effective: c.effective,
+		Self: health{c}, Effective: c.effective, Commands: c.commands,
 	})
 	if err != nil {
 		return err
@@ -301,6 +310,7 @@ func (c *console) runHTTP(ctx context.Context, ready chan<- struct{}) error {
 	}
 	mux.Handle(link.Path, access.AgentLink, c.roster.Handler(), nil)
 	mux.Handle(link.OpAMPPath, access.AgentLink, c.opamp, nil)
+	mux.Handle("GET "+link.FetchPath, access.AgentLink, c.commands.FetchHandler(), nil)
 	mux.Handle(link.EnrolPath, access.Enrol, link.EnrolHandler(c.guard.Access()), nil)
 	mux.Handle("GET /healthz", access.Public, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")

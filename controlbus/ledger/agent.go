@@ -37,6 +37,23 @@ func (l *Ledger) Held(ctx context.Context, agent string) ([]controlbus.Command, 
 	})
 }
 
+// SentTo returns a command that the agent holds, and only while it does: errors
+// are controlbus.ErrNotFound, for another agent's as well, and ErrConflict for
+// one that has not been sent or has ended.
+// An empty agent stands for one without a name of its own: any may ask then.
+func (l *Ledger) SentTo(ctx context.Context, agent string, id controlbus.CommandID) (controlbus.Command, error) {
+	c, err := l.store.Command(ctx, id)
+	switch {
+	case err != nil:
+		return controlbus.Command{}, err
+	case agent != "" && c.Target.Agent != agent:
+		return controlbus.Command{}, fmt.Errorf("ledger: command %s: %w", id, controlbus.ErrNotFound)
+	case !c.State.Sent():
+		return controlbus.Command{}, fmt.Errorf("ledger: command %s: %w: it is %s", id, controlbus.ErrConflict, c.State.Title())
+	}
+	return c, nil
+}
+
 // Session is the agent's connection over which a command is to be sent, and the
 // journal that would remember it.
 type Session struct {

@@ -16,6 +16,7 @@ import (
 // Client is the agent's end. It holds no connection state: Report may be called
 // at any time, by one goroutine.
 type Client struct {
+	base *url.URL
 	url  string
 	http *http.Client
 }
@@ -38,7 +39,7 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 	if cfg.HTTP == nil {
 		cfg.HTTP = &http.Client{Timeout: 10 * time.Second}
 	}
-	return &Client{url: u.JoinPath(Path).String(), http: cfg.HTTP}, nil
+	return &Client{base: u, url: u.JoinPath(Path).String(), http: cfg.HTTP}, nil
 }
 
 // Report tells the console what the agent is and does, and returns what the

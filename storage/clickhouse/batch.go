@@ -17,6 +17,7 @@ type Batch struct {
 	bodies    byDay[*bodyBlock]
 	ids       byDay[*idSpanBlock]
 	logs      byDay[*logBlock]
+	outcomes  byDay[*outcomeBlock]
 	spans     byDay[*spanBlock]
 	links     byDay[*linkBlock]
 	resources byDay[*resourceBlock]
@@ -43,6 +44,7 @@ func (s *Store) newBatch() *Batch {
 		bodies:    byDay[*bodyBlock]{fresh: newBodyBlock},
 		ids:       byDay[*idSpanBlock]{fresh: newIDSpanBlock},
 		logs:      byDay[*logBlock]{fresh: newLogBlock},
+		outcomes:  byDay[*outcomeBlock]{fresh: newOutcomeBlock},
 		spans:     byDay[*spanBlock]{fresh: newSpanBlock},
 		links:     byDay[*linkBlock]{fresh: newLinkBlock},
 		resources: byDay[*resourceBlock]{fresh: newResourceBlock},
@@ -86,13 +88,17 @@ func (b *Batch) appendIDs(d uint16, ts int64, correlation controlbus.ID, trace [
 	}
 }
 
-// AppendLog copies l into the batch.
+// AppendLog copies l into the batch, and what it says of a command's message.
 func (b *Batch) AppendLog(l *storage.Log) {
 	ts := storage.EventTime(l.Time, l.AgentTime)
 	d := day(ts)
 	correlation := controlbus.CorrelationKey(l.CorrelationID)
 	b.logs.at(d).append(ts, l, correlation)
 	b.appendIDs(d, ts, correlation, l.TraceID)
+	if o, command, ok := outcomeOf(l); ok {
+		b.outcomes.at(d).append(ts, &o, command)
+		b.bytes += 256
+	}
 	b.nrows++
 	b.bytes += 128 + len(l.Body) + attrBytes(l.Attrs)
 }
@@ -180,6 +186,7 @@ func (b *Batch) Reset() {
 	b.bodies.reset()
 	b.ids.reset()
 	b.logs.reset()
+	b.outcomes.reset()
 	b.spans.reset()
 	b.links.reset()
 	b.resources.reset()
@@ -203,6 +210,7 @@ func (b *Batch) each(f func(table string, day uint16, blk block)) {
 	b.bodies.each(at("bodies"))
 	b.messages.each(at("messages"))
 	b.logs.each(at("logs"))
+	b.outcomes.each(at("outcomes"))
 	b.spans.each(at("spans"))
 	b.samples.each(at("samples"))
 	b.rollup.each(at("rollup"))

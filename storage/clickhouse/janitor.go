@@ -118,7 +118,7 @@ func (r Retention) days(p partition) int {
 		return r.Messages
 	case "bodies":
 		return r.Bodies
-	case "logs":
+	case "logs", "outcomes":
 		return r.Logs
 	case "spans", "link_back":
 		return r.Spans
@@ -153,6 +153,9 @@ func (j *Janitor) guard(ctx context.Context, parts []partition, today time.Time)
 			break
 		}
 		for ; i < len(parts) && parts[i].day.Equal(day); i++ {
+			if parts[i].table == "command_events" {
+				continue // small, of a month, and kept for ever
+			}
 			if err := j.drop(ctx, parts[i], "disk", j.guarded); err != nil {
 				return err
 			}

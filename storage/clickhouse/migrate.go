@@ -57,6 +57,8 @@ var tables = []struct {
 	{name: "samples", timeColumn: "ts", shard: "series"},
 	{name: "rollup", timeColumn: "t", shard: "sipHash64(destination)"},
 	{name: "invalid", timeColumn: "ts", shard: "rand()"},
+	{name: "outcomes", timeColumn: "ts", shard: "sipHash64(command)"},
+	{name: "command_events", timeColumn: "at", shard: "seq"},
 }
 
 // layout turns templates into the DDL of one profile.

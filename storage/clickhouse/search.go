@@ -116,6 +116,8 @@ type search struct {
 	filter                  filter.SQL
 	bodies                  bool // conditions look into bodies
 	lookup                  bool // by an id that an index answers: no slices
+
+	selected *storage.Selection // nil: no selection, but a page for people
 }
 
 func (s *Store) newSearch(q storage.MessageQuery) (*search, error) {
@@ -378,6 +380,7 @@ func (sr *search) where(q *selection, body bool) {
 	q.channel("destination", f.Channel)
 	q.equal("service", "service", f.Service)
 	sr.ids(q)
+	sr.chosen(q)
 	switch {
 	case f.HeaderName != "" && f.HeaderValue != "":
 		// The first condition is for the index, the second is exact.

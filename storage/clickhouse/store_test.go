@@ -50,6 +50,9 @@ func TestStoreOnTheEmbeddedEngine(t *testing.T) {
 			})
 		})
 	}
+	t.Run("commands", func(t *testing.T) {
+		storagetest.RunCommands(t, func(t testing.TB) storagetest.CommandStore { return open(t, config(t)) })
+	})
 }
 
 func TestStoreOnAServer(t *testing.T) {
@@ -59,6 +62,12 @@ func TestStoreOnAServer(t *testing.T) {
 		t.Skip("needs a ClickHouse server: name its DSN, without a database, in SIGNALBOX_TEST_CLICKHOUSE")
 	}
 	storagetest.Run(t, func(t testing.TB) storagetest.Store {
+		cfg := clickhouse.DefaultConfig()
+		cfg.Database = fmt.Sprintf("test_%016x", rand.Uint64())
+		cfg.DSN = controlbus.Secret(dsn)
+		return open(t, cfg)
+	})
+	storagetest.RunCommands(t, func(t testing.TB) storagetest.CommandStore {
 		cfg := clickhouse.DefaultConfig()
 		cfg.Database = fmt.Sprintf("test_%016x", rand.Uint64())
 		cfg.DSN = controlbus.Secret(dsn)

@@ -260,3 +260,63 @@ PARTITION BY toDate(ts)
 ORDER BY ts
 SETTINGS non_replicated_deduplication_window = 10000, ttl_only_drop_parts = 1;
 
+-- What commands did with single messages, out of the log records that say so
+-- (signalbox.command.message). They are in the table logs as well; here they are
+-- read by command and number, or by message.
+CREATE TABLE IF NOT EXISTS signalbox.outcomes 
+(
+    ts          DateTime64(9, 'UTC') CODEC(Delta(8), ZSTD(1)),
+    stored_at   DateTime64(3, 'UTC') DEFAULT now64(3) CODEC(Delta(8), ZSTD(1)),
+    command     FixedString(16),
+    number      Int64 CODEC(Delta(8), ZSTD(1)),
+    kind        LowCardinality(String),
+    outcome     LowCardinality(String),
+    detail      String CODEC(ZSTD(1)),
+    env         LowCardinality(String),
+    broker      LowCardinality(String),
+    channel     LowCardinality(String),
+    destination LowCardinality(String),
+    source      LowCardinality(String),
+    message_id  String CODEC(ZSTD(1)),
+    correlation_id String CODEC(ZSTD(1)),
+    uid         FixedString(16),
+    INDEX bf_uid uid TYPE bloom_filter(0.001) GRANULARITY 1,
+    INDEX bf_message message_id TYPE bloom_filter(0.001) GRANULARITY 1
+)
+ENGINE = MergeTree()
+PARTITION BY toDate(ts)
+ORDER BY (command, number, ts)
+SETTINGS non_replicated_deduplication_window = 10000, ttl_only_drop_parts = 1, index_granularity = 1024;
+
+-- A copy of the ledger: one row for each event of a command, kept for ever, for
+-- people to search with SQL. The ledger itself is the console's own database;
+-- what is here can be made again from it. Read it with FINAL.
+CREATE TABLE IF NOT EXISTS signalbox.command_events 
+(
+    seq         UInt64 CODEC(Delta(8), ZSTD(1)),
+    at          DateTime64(9, 'UTC') CODEC(Delta(8), ZSTD(1)),
+    command     String CODEC(ZSTD(1)),
+    n           UInt64 CODEC(T64, ZSTD(1)),
+    type        LowCardinality(String),
+    kind        LowCardinality(String),
+    agent       LowCardinality(String),
+    env         LowCardinality(String),
+    system      LowCardinality(String),
+    broker      LowCardinality(String),
+    channel     LowCardinality(String),
+    actor_kind  LowCardinality(String),
+    actor_id    String CODEC(ZSTD(1)),
+    actor_name  String CODEC(ZSTD(1)),
+    reason      String CODEC(ZSTD(1)),
+    detail      String CODEC(ZSTD(1)),
+    outcome     LowCardinality(String),
+    done        Int64 CODEC(T64, ZSTD(1)),
+    failed      Int64 CODEC(T64, ZSTD(1)),
+    skipped     Int64 CODEC(T64, ZSTD(1)),
+    body        String CODEC(ZSTD(3))
+)
+ENGINE = ReplacingMergeTree()
+PARTITION BY toStartOfMonth(at)
+ORDER BY seq
+SETTINGS non_replicated_deduplication_window = 10000, ttl_only_drop_parts = 1;
+

@@ -264,6 +264,66 @@ PARTITION BY toDate(ts)
 ORDER BY ts
 SETTINGS replicated_deduplication_window = 10000, ttl_only_drop_parts = 1;
 
+-- What commands did with single messages, out of the log records that say so
+-- (signalbox.command.message). They are in the table logs as well; here they are
+-- read by command and number, or by message.
+CREATE TABLE IF NOT EXISTS signalbox.outcomes_local ON CLUSTER 'main'
+(
+    ts          DateTime64(9, 'UTC') CODEC(Delta(8), ZSTD(1)),
+    stored_at   DateTime64(3, 'UTC') DEFAULT now64(3) CODEC(Delta(8), ZSTD(1)),
+    command     FixedString(16),
+    number      Int64 CODEC(Delta(8), ZSTD(1)),
+    kind        LowCardinality(String),
+    outcome     LowCardinality(String),
+    detail      String CODEC(ZSTD(1)),
+    env         LowCardinality(String),
+    broker      LowCardinality(String),
+    channel     LowCardinality(String),
+    destination LowCardinality(String),
+    source      LowCardinality(String),
+    message_id  String CODEC(ZSTD(1)),
+    correlation_id String CODEC(ZSTD(1)),
+    uid         FixedString(16),
+    INDEX bf_uid uid TYPE bloom_filter(0.001) GRANULARITY 1,
+    INDEX bf_message message_id TYPE bloom_filter(0.001) GRANULARITY 1
+)
+ENGINE = ReplicatedMergeTree('/clickhouse/tables/{uuid}/{shard}', '{replica}')
+PARTITION BY toDate(ts)
+ORDER BY (command, number, ts)
+SETTINGS replicated_deduplication_window = 10000, ttl_only_drop_parts = 1, index_granularity = 1024;
+
+-- A copy of the ledger: one row for each event of a command, kept for ever, for
+-- people to search with SQL. The ledger itself is the console's own database;
+-- what is here can be made again from it. Read it with FINAL.
+CREATE TABLE IF NOT EXISTS signalbox.command_events_local ON CLUSTER 'main'
+(
+    seq         UInt64 CODEC(Delta(8), ZSTD(1)),
+    at          DateTime64(9, 'UTC') CODEC(Delta(8), ZSTD(1)),
+    command     String CODEC(ZSTD(1)),
+    n           UInt64 CODEC(T64, ZSTD(1)),
+    type        LowCardinality(String),
+    kind        LowCardinality(String),
+    agent       LowCardinality(String),
+    env         LowCardinality(String),
+    system      LowCardinality(String),
+    broker      LowCardinality(String),
+    channel     LowCardinality(String),
+    actor_kind  LowCardinality(String),
+    actor_id    String CODEC(ZSTD(1)),
+    actor_name  String CODEC(ZSTD(1)),
+    reason      String CODEC(ZSTD(1)),
+    detail      String CODEC(ZSTD(1)),
+    outcome     LowCardinality(String),
+    done        Int64 CODEC(T64, ZSTD(1)),
+    failed      Int64 CODEC(T64, ZSTD(1)),
+    skipped     Int64 CODEC(T64, ZSTD(1)),
+    body        String CODEC(ZSTD(3))
+)
+ENGINE = ReplicatedReplacingMergeTree('/clickhouse/tables/{uuid}/{shard}', '{replica}')
+PARTITION BY toStartOfMonth(at)
+ORDER BY seq
+SETTINGS replicated_deduplication_window = 10000, ttl_only_drop_parts = 1;
+
 CREATE TABLE IF NOT EXISTS signalbox.messages ON CLUSTER 'main' AS signalbox.messages_local ENGINE = Distributed('main', 'signalbox', 'messages_local', sipHash64(if(correlation = toFixedString('', 16), uid, correlation)));
 CREATE TABLE IF NOT EXISTS signalbox.bodies ON CLUSTER 'main' AS signalbox.bodies_local ENGINE = Distributed('main', 'signalbox', 'bodies_local', sipHash64(uid));
 CREATE TABLE IF NOT EXISTS signalbox.id_span ON CLUSTER 'main' AS signalbox.id_span_local ENGINE = Distributed('main', 'signalbox', 'id_span_local', sipHash64(id));
@@ -275,3 +335,5 @@ CREATE TABLE IF NOT EXISTS signalbox.series ON CLUSTER 'main' AS signalbox.serie
 CREATE TABLE IF NOT EXISTS signalbox.samples ON CLUSTER 'main' AS signalbox.samples_local ENGINE = Distributed('main', 'signalbox', 'samples_local', series);
 CREATE TABLE IF NOT EXISTS signalbox.rollup ON CLUSTER 'main' AS signalbox.rollup_local ENGINE = Distributed('main', 'signalbox', 'rollup_local', sipHash64(destination));
 CREATE TABLE IF NOT EXISTS signalbox.invalid ON CLUSTER 'main' AS signalbox.invalid_local ENGINE = Distributed('main', 'signalbox', 'invalid_local', rand());
+CREATE TABLE IF NOT EXISTS signalbox.outcomes ON CLUSTER 'main' AS signalbox.outcomes_local ENGINE = Distributed('main', 'signalbox', 'outcomes_local', sipHash64(command));
+CREATE TABLE IF NOT EXISTS signalbox.command_events ON CLUSTER 'main' AS signalbox.command_events_local ENGINE = Distributed('main', 'signalbox', 'command_events_local', seq);
