@@ -65,10 +65,11 @@ func (c *Copy) Run(ctx context.Context) error {
 			err = c.round(ctx)
 		}
 		c.lag.Store(max(c.head-c.copied, 0))
+		if ctx.Err() != nil {
+			return nil //nolint:nilerr // it was asked to end; what failed for that is no failure
+		}
 		wait := c.every
 		switch {
-		case ctx.Err() != nil:
-			return nil
 		case err != nil:
 			known = false // it may have been stored all the same
 			wait = retry.Next()
