@@ -25,6 +25,7 @@ var (
 	_ agents.Parker    = (*Adapter)(nil)
 	_ agents.Peeker    = (*Adapter)(nil)
 	_ agents.Purger    = (*Adapter)(nil)
+	_ agents.Separator = (*Adapter)(nil)
 )
 
 // Abilities are what can be done on this broker. Rights differ from queue to

@@ -24,8 +24,9 @@ import (
 
 const system = "rabbitmq"
 
-// Adapter is one RabbitMQ. It implements agents.Adapter, agents.Tapper and
-// agents.Sweeper; its methods may be called concurrently.
+// Adapter is one RabbitMQ. It implements agents.Adapter, agents.Tapper,
+// agents.Sweeper and the verbs of commands but for agents.Pauser, because no
+// queue can be told to stop. Its methods may be called concurrently.
 type Adapter struct {
 	name   string
 	id     agents.Identity
@@ -46,6 +47,9 @@ type Adapter struct {
 	detailed bool // the broker has /api/queues/detailed
 	// tired are queues that are not looked into again before the time.
 	tired map[string]time.Time
+	// tests are the queues, by virtual host and name, from whose consumers test
+	// messages are kept.
+	tests map[string]testState
 	// life ends when Close is called; taps watch it.
 	life   context.Context
 	finish context.CancelFunc
@@ -125,6 +129,11 @@ func (a *Adapter) Connect(ctx context.Context) (agents.Product, error) {
 	a.ctrl, a.product, a.api = ctrl, p, api
 	a.detailed = major(p.Version) >= 4
 	a.mu.Unlock()
+	if api != nil {
+		if err := a.sweepSeparations(ctx, api); err != nil {
+			a.log.WarnContext(ctx, "taking away what a dead agent left of a test", "error", err)
+		}
+	}
 	if a.cfg.Firehose.Allowed {
 		if err := a.hose.sweep(ctx); err != nil {
 			a.log.WarnContext(ctx, "looking for a firehose that a dead agent left on", "error", err)
@@ -364,9 +373,11 @@ func (a *Adapter) Channels(ctx context.Context, pattern string) ([]string, error
 	return out, nil
 }
 
-// own says that a queue belongs to some agent's machinery.
+// own says that a queue belongs to some agent's machinery. The backlogs of gates
+// and parked messages do not: they hold what is the customers', and are channels.
 func own(queue string) bool {
-	return strings.HasPrefix(queue, "sb.tap.") || strings.HasPrefix(queue, "sb.fire.") || strings.HasPrefix(queue, streamPrefix)
+	return strings.HasPrefix(queue, "sb.tap.") || strings.HasPrefix(queue, "sb.fire.") || strings.HasPrefix(queue, streamPrefix) ||
+		strings.HasPrefix(queue, separatePrefix)
 }
 
 // channelName is the queue's name, with the virtual host in front where that is
@@ -414,6 +425,15 @@ func (a *Adapter) Leftovers(ctx context.Context) ([]string, error) {
 		})
 		if err != nil {
 			return nil, fmt.Errorf("rabbitmq: list queues of %q: %w", vhost, err)
+		}
+	}
+	for _, vhost := range a.vhosts {
+		left, err := a.leftSeparations(ctx, api, vhost)
+		if err != nil {
+			return nil, fmt.Errorf("rabbitmq: list exchanges of %q: %w", vhost, err)
+		}
+		for name, queue := range left {
+			out = append(out, "exchange "+name+" (of a test of "+a.channelName(vhost, queue)+"; other messages pass; the next connect removes it)")
 		}
 	}
 	marks, err := a.hose.marks(ctx, api)

@@ -13,6 +13,14 @@
 //     costs the whole virtual host, so it must be allowed in the configuration,
 //     and it ends with a lease.
 //
+// It has the verbs of commands, too: an outlet publishes with confirms and the
+// mandatory flag on a connection of its own; an intake takes messages in two
+// steps, no more than were there when it began; a gate leads a queue's messages
+// aside by an alternate exchange, switched by one binding; a separation keeps
+// test messages from a queue's consumers by a headers exchange. What holds
+// customers' messages (sb.d.ID.backlog, sb.park.ID) belongs to no run of the
+// agent and is removed only when it is empty.
+//
 // Scheduling, buffering, retries and export are the Runner's; New starts
 // nothing.
 package rabbitmq

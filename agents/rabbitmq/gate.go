@@ -53,18 +53,8 @@ func (s gateState) built() bool {
 	return s.main && s.off && s.backlog && s.backlogBound && len(s.led) > 0
 }
 
-// whole says that no way of the queue is without a counterpart at the gate.
-func (s gateState) whole() bool {
-	if !s.built() {
-		return false
-	}
-	for _, d := range s.direct {
-		if !slices.ContainsFunc(s.led, func(l binding) bool { return l.id() == d.id() }) {
-			return false
-		}
-	}
-	return true
-}
+// whole says that it is built and messages reach the queue by no other way.
+func (s gateState) whole() bool { return s.built() && len(s.direct) == 0 }
 
 func (a *Adapter) gate(ctx context.Context, id, channel string) (*gate, error) {
 	if !validID.MatchString(id) {

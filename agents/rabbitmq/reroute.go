@@ -145,8 +145,8 @@ func (a *Adapter) deleteExchange(ctx context.Context, c *conn, name string) erro
 
 // reroutable says which bindings lead into the queue and whether an exchange can
 // be put in between: ErrUnsupported or ErrConflict, with the reason, otherwise.
-// inside is the agent's own exchange, whose binding is left out.
-func (a *Adapter) reroutable(ctx context.Context, api *management, vhost, queue, inside string) (q queueDetail, direct []binding, err error) {
+// inside are the agent's own exchanges, whose bindings are left out.
+func (a *Adapter) reroutable(ctx context.Context, api *management, vhost, queue string, inside ...string) (q queueDetail, direct []binding, err error) {
 	refuse := func(sentinel error, format string, args ...any) (queueDetail, []binding, error) {
 		return q, nil, fmt.Errorf("%w: %s", sentinel, fmt.Sprintf(format, args...))
 	}
@@ -170,7 +170,7 @@ func (a *Adapter) reroutable(ctx context.Context, api *management, vhost, queue,
 	}
 	types := map[string]string{}
 	for _, b := range all {
-		if b.Source == inside {
+		if slices.Contains(inside, b.Source) {
 			continue
 		}
 		if other, ok := strings.CutPrefix(b.Source, gatePrefix); ok {

@@ -23,6 +23,7 @@ const sendWindow = 256
 type outlet struct {
 	a              *Adapter
 	channel, queue string
+	vhost          string
 	conn           *conn
 	ch             *amqp.Channel
 	maxBody        int
@@ -43,7 +44,7 @@ type outlet struct {
 // ends leaves messages unanswered and the outlet unusable.
 func (a *Adapter) Outlet(ctx context.Context, channel string) (agents.Outlet, error) {
 	vhost, queue := a.resolve(channel)
-	o := &outlet{a: a, channel: channel, queue: queue, flush: make(chan chan struct{}), drained: make(chan struct{})}
+	o := &outlet{a: a, channel: channel, queue: queue, vhost: vhost, flush: make(chan chan struct{}), drained: make(chan struct{})}
 	if err := o.open(ctx, vhost); err != nil {
 		return nil, fmt.Errorf("rabbitmq: send to %q: %w", channel, err)
 	}
@@ -188,7 +189,7 @@ func (o *outlet) Send(ctx context.Context, msgs []*agents.Message) []error {
 			}
 			settled++
 		}
-		confirm, err := o.ch.PublishWithDeferredConfirm("", o.queue, true, false, pubs[i])
+		confirm, err := o.ch.PublishWithDeferredConfirm(o.exchange(msgs[i]), o.queue, true, false, pubs[i])
 		if err != nil {
 			o.broken = o.why(ctx, err)
 			break
@@ -226,6 +227,17 @@ func (o *outlet) Send(ctx context.Context, msgs []*agents.Message) []error {
 		o.conn.cut() // answers that come now would be taken for those of other messages
 	}
 	return errs
+}
+
+// exchange is the default exchange, which knows each queue by its name, but for
+// test messages that are being kept from the queue's consumers.
+func (o *outlet) exchange(m *agents.Message) string {
+	for _, h := range m.Headers {
+		if h.Key == controlbus.HeaderTest {
+			return o.a.separated(o.vhost, o.queue)
+		}
+	}
+	return ""
 }
 
 // await waits for one confirmation. A broker that has blocked publishers is

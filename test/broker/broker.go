@@ -55,6 +55,7 @@ type Server struct {
 	name    string
 	foreign bool // given by address: not ours to stop
 	dir     string
+	env     []string // of the broker, for its tools
 	launch  func(s *Server) *exec.Cmd
 	probe   func(ctx context.Context, s *Server) error
 	helpers []func() error // stop what runs beside the broker

@@ -151,6 +151,7 @@ log.file = false
 		// Few schedulers and no busy waiting: tests share the machine.
 		"RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS=-kernel inet_dist_use_interface {127,0,0,1} +sbwt none +sbwtdcpu none +sbwtdio none",
 	}
+	s.env = env
 	s.launch = func(*Server) *exec.Cmd {
 		cmd := exec.Command(prog)
 		cmd.Dir, cmd.Env = dir, env
@@ -277,6 +278,32 @@ func (s *Server) VHost(t testing.TB) (name, rawURL string) {
 		}
 	})
 	return name, s.URLFor(t, name, "", "")
+}
+
+// Alarm makes the broker believe that it is short of memory, at which it blocks
+// connections that publish, until t ends or it is called off. Tests that use it
+// must not run in parallel: it is the whole broker's.
+func (s *Server) Alarm(t testing.TB, on bool) {
+	t.Helper()
+	if s.foreign {
+		t.Skip("rabbitmq: the memory of a broker that is not ours is not touched")
+	}
+	ctl, err := program("rabbitmqctl", rabbitmqBin)
+	if err != nil {
+		t.Fatal(err)
+	}
+	limit := "1000000000"
+	if on {
+		limit = "1000"
+		t.Cleanup(func() { s.Alarm(t, false) })
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, ctl, "set_vm_memory_high_watermark", "absolute", limit)
+	cmd.Dir, cmd.Env = s.dir, s.env
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("rabbitmqctl: %v\n%s", err, out)
+	}
 }
 
 // URLFor is the AMQP address for a virtual host and, when given, another user.
