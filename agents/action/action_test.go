@@ -269,12 +269,12 @@ func TestDiscardOnlySoMany(t *testing.T) {
 }
 
 // store is a message store of n messages, given in small pages.
-func store(n int) func(after string, limit int) (fetchedPage, error) {
-	return func(after string, _ int) (fetchedPage, error) {
+func store(n int) func(after string, limit int) (link.FetchPage, error) {
+	return func(after string, _ int) (link.FetchPage, error) {
 		from, _ := strconv.Atoi(after)
-		var p fetchedPage
+		var p link.FetchPage
 		for i := from; i < min(from+37, n); i++ {
-			f := fetched{
+			f := link.Fetched{
 				UID: fmt.Sprintf("%032x", i), MessageID: strconv.Itoa(i), Body: []byte("body"), BodySize: 4, BodyStored: true, BodyPolicy: "full",
 				Headers: [][2]string{{"delivery_mode", "2"}, {"priority", "4"}, {"timestamp", "2026-01-02T03:04:05Z"}, {"app_id", "shop"}, {"routing_key", "orders"}, {"priority", "a header"}, {"x-death[0].reason", "rejected"}},
 			}
@@ -306,9 +306,9 @@ func TestReplayFromTheStore(t *testing.T) {
 	r := newRig(t, b)
 	calls := 0
 	pages := store(400)
-	r.pages = func(after string, limit int) (fetchedPage, error) {
+	r.pages = func(after string, limit int) (link.FetchPage, error) {
 		if calls++; calls%3 == 0 { // the console is away now and then
-			return fetchedPage{}, fmt.Errorf("%w: away", controlbus.ErrUnavailable)
+			return link.FetchPage{}, fmt.Errorf("%w: away", controlbus.ErrUnavailable)
 		}
 		return pages(after, limit)
 	}

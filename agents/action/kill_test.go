@@ -111,7 +111,7 @@ func TestResumableDiesAnywhere(t *testing.T) {
 		{"redrive", false, redriveMany, controlbus.HeaderRedriveID},
 		{"redrive of a stream", true, redriveMany, controlbus.HeaderRedriveID},
 		{"replay", false, func(r *rig) link.Dispatch {
-			r.pages = func(after string, limit int) (fetchedPage, error) {
+			r.pages = func(after string, limit int) (link.FetchPage, error) {
 				p, err := store(many)(after, limit)
 				for i := range p.Messages {
 					p.Messages[i].Truncated, p.Messages[i].Redacted, p.Messages[i].BodyStored, p.Messages[i].BodySize = false, nil, true, int64(len(p.Messages[i].Body))

@@ -33,7 +33,7 @@ type rig struct {
 	dir   string
 	b     *agenttest.Queues
 	other *agenttest.Queues
-	pages func(after string, limit int) (fetchedPage, error)
+	pages func(after string, limit int) (link.FetchPage, error)
 	rules []link.AllowRule
 	red   export.Redaction
 	max   int64 // of the archive
@@ -115,7 +115,7 @@ func (r *rig) start() {
 	if r.a, err = New(env); err != nil {
 		r.t.Fatal(err)
 	}
-	r.a.fetch = func(_ context.Context, _ controlbus.CommandID, after string, limit int) (fetchedPage, error) {
+	r.a.fetch = func(_ context.Context, _ controlbus.CommandID, after string, limit int) (link.FetchPage, error) {
 		return r.pages(after, limit)
 	}
 	if r.j, err = journal.Open(journal.Config{Dir: filepath.Join(r.dir, "journal")}); err != nil {

@@ -18,29 +18,27 @@ import (
 )
 
 // fetcher gets a page of the stored messages of a command.
-type fetcher func(ctx context.Context, id controlbus.CommandID, after string, limit int) (fetchedPage, error)
+type fetcher func(ctx context.Context, id controlbus.CommandID, after string, limit int) (link.FetchPage, error)
 
 // consoleFetcher asks the console.
 func consoleFetcher(c *link.Client) fetcher {
 	if c == nil {
-		return func(context.Context, controlbus.CommandID, string, int) (fetchedPage, error) {
-			return fetchedPage{}, fmt.Errorf("%w: this agent has no console to get messages from", controlbus.ErrUnsupported)
+		return func(context.Context, controlbus.CommandID, string, int) (link.FetchPage, error) {
+			return link.FetchPage{}, fmt.Errorf("%w: this agent has no console to get messages from", controlbus.ErrUnsupported)
 		}
 	}
-	return func(context.Context, controlbus.CommandID, string, int) (fetchedPage, error) {
-		return fetchedPage{}, fmt.Errorf("%w: this agent does not know how to get messages from the store yet", controlbus.ErrUnsupported)
-	}
+	return c.Fetch
 }
 
 // fetchPage is how many messages are asked for at a time.
-const fetchPage = 1000
+const fetchPage = link.MaxFetch
 
 // storePages reads the message store, page by page.
 type storePages struct {
 	fetch fetcher
 	id    controlbus.CommandID
 
-	page  fetchedPage
+	page  link.FetchPage
 	after string // cursor of the page
 	index int    // next of it
 	n     int64
@@ -91,7 +89,7 @@ func (s *storePages) read(ctx context.Context, most int) ([]*item, error) {
 		s.index++
 		s.n++
 		it := &item{msg: stored(f), id: f.UID, known: true, n: s.n, uid: f.UID, at: cursor{After: s.after, Index: s.index, N: s.n}}
-		if why := f.whole(); why != "" {
+		if why := f.Whole(); why != "" {
 			it.skip = fmt.Errorf("%w: %s", job.ErrSkip, why)
 		}
 		out = append(out, it)
@@ -100,7 +98,7 @@ func (s *storePages) read(ctx context.Context, most int) ([]*item, error) {
 }
 
 func (s *storePages) close() error {
-	s.page, s.has = fetchedPage{}, false
+	s.page, s.has = link.FetchPage{}, false
 	return nil
 }
 
@@ -113,7 +111,7 @@ var properties = []string{
 
 // stored makes a message of what a tap saw. Kinds of headers are gone: the store
 // has texts.
-func stored(f *fetched) *agents.Message {
+func stored(f *link.Fetched) *agents.Message {
 	m := &agents.Message{
 		MessageID: f.MessageID, CorrelationID: f.CorrelationID, ReplyTo: f.ReplyTo, Key: f.Key, ContentType: f.ContentType, ContentEncoding: f.ContentEncoding,
 		Body: f.Body, Persistent: true,
