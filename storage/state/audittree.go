@@ -277,7 +277,28 @@ func (s *Store) openKey(ctx context.Context, path string) error {
 		return err
 	}
 	s.keyFile = path
+	if s.shared && head == "" {
+		if head, err = s.claim(ctx); err != nil {
+			return err
+		}
+	}
 	return s.sameKey(head)
+}
+
+// claim signs the empty tree, so that of consoles with different keys that start
+// on an empty database the first one is the one whose key holds.
+func (s *Store) claim(ctx context.Context) (head string, err error) {
+	text, err := note.Sign(&note.Note{Text: headText(0, tlog.Hash{})}, s.signer)
+	if err != nil {
+		return "", err
+	}
+	err = s.transact(ctx, func(tx querier) error {
+		if _, err := tx.ExecContext(ctx, `INSERT INTO audit_head (one, size, note) VALUES (1, 0, ?) ON CONFLICT (one) DO NOTHING`, string(text)); err != nil {
+			return err
+		}
+		return tx.QueryRowContext(ctx, `SELECT note FROM audit_head`).Scan(&head)
+	})
+	return head, err
 }
 
 // auditKey reads the signing key, or makes one.

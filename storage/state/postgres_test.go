@@ -161,8 +161,10 @@ func TestAConsoleWithAnotherKeyIsRefused(t *testing.T) {
 	t.Parallel()
 	one := postgresAt(t)
 	two := place{path: filepath.Join(t.TempDir(), "state.db"), dsn: one.dsn}
+	empty := postgresAt(t)
 	e := access.Event{At: time.Now(), Code: "test.done"}
-	early := open(t, two) // before anything is signed
+	early := open(t, two)
+	one.exec(t, `DELETE FROM audit_head`) // somebody lets another key hold
 	if err := open(t, one).AddEvent(t.Context(), e); err != nil {
 		t.Fatal(err)
 	}
@@ -173,7 +175,11 @@ func TestAConsoleWithAnotherKeyIsRefused(t *testing.T) {
 		}
 	}
 	says("an entry", early.AddEvent(t.Context(), e))
-	_, err := two.open(t.Context())
+	// Also before anything is written: the first that starts is the one.
+	open(t, place{path: one.path, dsn: empty.dsn})
+	_, err := place{path: two.path, dsn: empty.dsn}.open(t.Context())
+	says("a start on a database that another has begun", err)
+	_, err = two.open(t.Context())
 	says("a start with another key", err)
 	three := place{path: filepath.Join(t.TempDir(), "state.db"), dsn: one.dsn}
 	_, err = three.open(t.Context())
