@@ -191,12 +191,18 @@ func (u *UI) routes() error {
 		roster = &fleet{roster: c.Roster, audit: u.audit}
 		lister, taps = roster, roster
 	}
+	var ledger commands.Ledger
+	var acts channels.Commands
+	var history commands.Historian
+	if c.Commands != nil {
+		ledger, acts, history = c.Commands, c.Commands, c.Commands
+	}
 	nav("overview", "Overview", "overview", "/", "o", access.ViewMetadata)
-	areas = append(areas, overview.New(u.site, u.store, lister, c.Health).Routes()...)
+	areas = append(areas, overview.New(u.site, u.store, lister, c.Health, ledger).Routes()...)
 	nav("channels", "Channels", "channels", "/channels", "c", access.ViewMetadata)
-	areas = append(areas, channels.New(u.site, channels.Deps{Channels: u.store, Messages: u.store, Agents: lister, Taps: taps, Live: c.Live != nil}).Routes()...)
+	areas = append(areas, channels.New(u.site, channels.Deps{Channels: u.store, Messages: u.store, Agents: lister, Taps: taps, Live: c.Live != nil, Commands: acts}).Routes()...)
 	nav("messages", "Messages", "messages", "/messages", "m", access.ViewMetadata)
-	areas = append(areas, messages.New(u.site, messages.Deps{Store: u.store, Live: c.Live != nil, Exports: u.exports, Searches: c.Searches}).Routes()...)
+	areas = append(areas, messages.New(u.site, messages.Deps{Store: u.store, Live: c.Live != nil, Exports: u.exports, Searches: c.Searches, Commands: history}).Routes()...)
 	if c.Live != nil {
 		nav("live", "Live tap", "live", "/live", "l", access.LiveTap)
 		areas = append(areas, livetap.New(u.site, u.store).Routes()...)

@@ -15,6 +15,8 @@ import (
 	"github.com/signalbox-dev/signalbox/storage"
 	"github.com/signalbox-dev/signalbox/ui/component"
 	"github.com/signalbox-dev/signalbox/ui/page"
+	"github.com/signalbox-dev/signalbox/ui/page/commands"
+	"github.com/signalbox-dev/signalbox/ui/page/detours"
 )
 
 // Reader is the store as channels need it. Its methods block until ctx ends at
@@ -42,6 +44,12 @@ type TapControl interface {
 	ReleaseTap(ctx context.Context, agentID, tapID string) error
 }
 
+// Commands is the control bus as a channel's page needs it.
+type Commands interface {
+	commands.Ledger
+	commands.Surveyor
+}
+
 // Deps are what the pages read from. Agents and Taps may be nil: then nothing
 // is said of taps, and none can be started.
 type Deps struct {
@@ -50,6 +58,8 @@ type Deps struct {
 	Agents   AgentLister
 	Taps     TapControl
 	Live     bool
+	// Commands is what can be done to a channel, and was; nil: nothing can.
+	Commands Commands
 	// Owner names who asks for a tap, for the agent's record.
 	Owner func(*http.Request) string
 }
@@ -154,6 +164,11 @@ func (p *Pages) one(w http.ResponseWriter, r *http.Request) error {
 		m.latest(v, found, err)
 	}
 	m.Told = v.Form.Get("told")
+	if c := p.deps.Commands; c != nil {
+		m.First, m.More = commands.ChannelActs(ctx, c, ch, DeadLetters(ch.Name))
+		m.Detours = detours.On(ctx, v, c, ch)
+		m.Recent = commands.Recent(ctx, v, c, ch)
+	}
 	return v.Render(w, page.Options{Title: m.Name, Area: "channels", Refresh: 5 * time.Second}, Channel(m))
 }
 

@@ -7,10 +7,13 @@ import (
 	"strings"
 	"time"
 
+	"github.com/a-h/templ"
+
 	"github.com/signalbox-dev/signalbox/controlbus"
 	"github.com/signalbox-dev/signalbox/storage"
 	"github.com/signalbox-dev/signalbox/ui/component"
 	"github.com/signalbox-dev/signalbox/ui/page"
+	"github.com/signalbox-dev/signalbox/ui/page/commands"
 	"github.com/signalbox-dev/signalbox/ui/page/messages"
 )
 
@@ -257,6 +260,10 @@ type channelView struct {
 	LatestDown                 string
 	Told                       string
 	Sub                        string
+
+	First, More []commands.Act    // buttons of the control bus
+	Detours     []templ.Component // what stands in its way
+	Recent      templ.Component   // commands on it; nil: none
 }
 
 // TapRow is a tap on this channel.

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/a-h/templ"
+
 	"github.com/signalbox-dev/signalbox/controlbus"
 	"github.com/signalbox-dev/signalbox/controlbus/access"
 	"github.com/signalbox-dev/signalbox/controlbus/command"
@@ -253,4 +255,15 @@ func ownerWords(d View) string {
 		return d.Owner
 	}
 	return d.Owner + ": “" + d.Reason + "”"
+}
+
+// On are panels of what stands on one channel; nil where nothing does.
+func On(ctx context.Context, v *page.View, svc Reader, ch controlbus.ChannelName) []templ.Component {
+	var out []templ.Component
+	for _, d := range svc.Detours(ctx) {
+		if d.Env == ch.Env && d.Broker == ch.Broker && d.Channel == ch.Name && d.State != controlbus.DetourInstalled {
+			out = append(out, Panel(MakeView(ctx, v, svc, &d)))
+		}
+	}
+	return out
 }

@@ -5,11 +5,14 @@ import (
 	"strings"
 	"time"
 
+	"github.com/a-h/templ"
+
 	"github.com/signalbox-dev/signalbox/controlbus"
 	"github.com/signalbox-dev/signalbox/controlbus/decode"
 	"github.com/signalbox-dev/signalbox/storage"
 	"github.com/signalbox-dev/signalbox/ui/component"
 	"github.com/signalbox-dev/signalbox/ui/page"
+	"github.com/signalbox-dev/signalbox/ui/page/commands"
 )
 
 type detailView struct {
@@ -26,6 +29,8 @@ type detailView struct {
 	HistoryFoot                         []string
 	HistoryDown                         string
 	Searches                            []component.Option
+	Replay                              *commands.Act   // nil: nothing can be replayed here
+	Done                                templ.Component // what commands did with it; nil: nothing
 }
 
 // Fact is one value under the title.

@@ -21,6 +21,7 @@ import (
 	"github.com/signalbox-dev/signalbox/storage"
 	"github.com/signalbox-dev/signalbox/ui/component"
 	"github.com/signalbox-dev/signalbox/ui/page"
+	"github.com/signalbox-dev/signalbox/ui/page/commands"
 )
 
 // Reader is the message store. Its methods block until ctx ends at most, may be
@@ -41,6 +42,8 @@ type Deps struct {
 	Exports func() bool
 	// Searches keeps saved searches; nil for none.
 	Searches Searches
+	// Commands can replay a message, and knows what became of it; nil: neither.
+	Commands commands.Historian
 }
 
 // ExportPath is where results are exported.
@@ -262,6 +265,13 @@ func (p *Pages) one(w http.ResponseWriter, r *http.Request) error {
 		conv, convErr = p.store.Conversation(ctx, cq)
 	}
 	m := messageView(v, d, conv, convErr, as)
+	if c := p.deps.Commands; c != nil {
+		if d.Destination != "" {
+			act := commands.ReplayAct(ctx, c, controlbus.ChannelName{Env: d.Env, System: d.System, Broker: d.Broker, Name: d.Destination}, d.UID.String())
+			m.Replay = &act
+		}
+		m.Done = commands.Done(ctx, c, d.UID.String(), d.MessageID, at, v.Now)
+	}
 	return v.Render(w, page.Options{Title: m.Channel, Area: "messages"}, Message(m))
 }
 

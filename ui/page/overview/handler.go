@@ -13,6 +13,7 @@ import (
 	"github.com/signalbox-dev/signalbox/controlbus/access"
 	"github.com/signalbox-dev/signalbox/storage"
 	"github.com/signalbox-dev/signalbox/ui/page"
+	"github.com/signalbox-dev/signalbox/ui/page/commands"
 )
 
 // Reader is the store as the overview needs it. Its methods block until ctx
@@ -51,11 +52,12 @@ type Pages struct {
 	store  Reader
 	agents AgentLister
 	health Health
+	ledger commands.Ledger
 }
 
-// New returns the page; agents and health may be nil.
-func New(site *page.Site, store Reader, agents AgentLister, health Health) *Pages {
-	return &Pages{site: site, store: store, agents: agents, health: health}
+// New returns the page; agents, health and ledger may be nil.
+func New(site *page.Site, store Reader, agents AgentLister, health Health, ledger commands.Ledger) *Pages {
+	return &Pages{site: site, store: store, agents: agents, health: health, ledger: ledger}
 }
 
 // Routes lists the addresses.
@@ -114,7 +116,11 @@ func (p *Pages) show(w http.ResponseWriter, r *http.Request) error {
 	if p.health != nil {
 		f.Troubles, f.Lag, f.HasLag = p.health.Troubles(), p.health.Lag(), true
 	}
-	return v.Render(w, page.Options{Title: "Overview", Area: "overview", Refresh: 5 * time.Second}, Overview(build(v, f)))
+	m := build(v, f)
+	if p.ledger != nil {
+		m.Strip = commands.Strip(ctx, v, p.ledger)
+	}
+	return v.Render(w, page.Options{Title: "Overview", Area: "overview", Refresh: 5 * time.Second}, Overview(m))
 }
 
 func shift(r storage.TimeRange, by time.Duration) storage.TimeRange {

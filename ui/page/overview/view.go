@@ -7,6 +7,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/a-h/templ"
+
 	"github.com/signalbox-dev/signalbox/controlbus"
 	"github.com/signalbox-dev/signalbox/storage"
 	"github.com/signalbox-dev/signalbox/ui/component"
@@ -47,6 +49,7 @@ type view struct {
 	RowsSub    string
 	AllURL     string
 	Empty      *component.Empty
+	Strip      templ.Component // what runs and what waits for whoever looks; nil: nothing
 }
 
 // Need is something that wants a person: what, why, and one way on.
