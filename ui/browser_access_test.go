@@ -90,7 +90,7 @@ func TestBrowserAccess(t *testing.T) {
 	every("tokens")
 	do(chromedp.Navigate(srv.URL+"/settings/agents"), at("/settings/agents"), fill("name", "Frankfurt"), submit("/settings/agents"), browser.Until(`!!document.querySelector(".secret code")`))
 	every("enrolment")
-	do(chromedp.Navigate(srv.URL+"/settings/audit"), at("/settings/audit"))
+	do(chromedp.Navigate(srv.URL+"/settings/audit"), at("/audit"))
 	every("audit")
 	do(chromedp.Navigate(srv.URL+"/settings/users"), browser.JS(`[...document.querySelectorAll("tbody th a")].find((a) => a.textContent === "mara").click();0`),
 		browser.Until(`location.pathname.startsWith("/settings/users/") && document.readyState === "complete"`))

@@ -192,7 +192,8 @@ func TestBrowserAttacked(t *testing.T) {
 	f.Matched = int64(len(f.Events))
 	p := newPeople(t, access.DefaultPrivacy())
 	victim := attackPeople(t, p, s.payloads)
-	u, err := ui.New(ui.Config{Version: "test", Store: s, Roster: r, Self: self, Guard: p.guard, Probes: newFakeProber(s.payloads...), Effective: func() settings.Effective {
+	bus := attackedCommands(time.Now(), s.payloads)
+	u, err := ui.New(ui.Config{Version: "test", Store: s, Roster: r, Commands: bus, Probes: newFakeProber(s.payloads...), Self: self, Guard: p.guard, Verifier: &fakeVerifier{}, Effective: func() settings.Effective {
 		e := fakeEffective()
 		for _, text := range s.payloads {
 			e.Settings = append(e.Settings, settings.Setting{Key: text, Value: text, Default: text, Changed: true})
@@ -250,10 +251,12 @@ func TestBrowserAttacked(t *testing.T) {
 		"GET /settings/users/{user}": {"/settings/users/" + victim},
 		"GET /settings/tokens":       {"/settings/tokens", "/settings/tokens?all=1"},
 		"GET /settings/agents":       {"/settings/agents"},
-		"GET /settings/audit":        {"/settings/audit", "/settings/audit?q=" + url.QueryEscape(s.payloads[0])},
+		"GET /settings/audit":        {"/settings/audit"}, // leads to the next
+		"GET /audit":                 {"/audit", "/audit?" + url.Values{"who": {s.payloads[0]}, "code": {s.payloads[1]}}.Encode()},
 		"/":                          {"/" + url.PathEscape(s.payloads[3]), "/nothing?env=" + url.QueryEscape(s.payloads[0])},
 	}
-	files := []string{"GET /messages/{uid}/body", "GET /messages/histogram", "GET /messages/complete", "GET /invalid/data", "GET /assets/", "GET " + live.Path} // no pages
+	maps.Copy(routes, attackedControl(bus, s.payloads))
+	files := []string{"GET /audit/export", "GET /messages/{uid}/body", "GET /messages/histogram", "GET /messages/complete", "GET /invalid/data", "GET /assets/", "GET " + live.Path} // no pages
 	for _, route := range u.Routes() {
 		if (strings.HasPrefix(route.Pattern, "GET ") || route.Pattern == "/") && !strings.HasPrefix(route.Pattern, "GET /api/") && !slices.Contains(files, route.Pattern) && routes[route.Pattern] == nil {
 			t.Errorf("%s is not looked at: add its addresses here", route.Pattern)

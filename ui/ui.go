@@ -29,6 +29,7 @@ import (
 	"github.com/signalbox-dev/signalbox/ui/page"
 	accesspages "github.com/signalbox-dev/signalbox/ui/page/access"
 	"github.com/signalbox-dev/signalbox/ui/page/agents"
+	auditpage "github.com/signalbox-dev/signalbox/ui/page/audit"
 	"github.com/signalbox-dev/signalbox/ui/page/channels"
 	"github.com/signalbox-dev/signalbox/ui/page/commands"
 	"github.com/signalbox-dev/signalbox/ui/page/detours"
@@ -84,6 +85,8 @@ type Config struct {
 	Effective func() settings.Effective
 	// Searches keeps saved searches; nil for none.
 	Searches messages.Searches
+	// Verifier reads the audit trail anew; nil: the page does not offer it.
+	Verifier auditpage.Verifier
 	// Commands acts on brokers; nil: this console does not.
 	Commands Commands
 	// Probes are test messages on a schedule; nil: there are none.
@@ -239,6 +242,8 @@ func (u *UI) routes() error {
 		areas = append(areas, health.New(u.site, c.Self, u.store, lister).Routes()...)
 	}
 	group = "Keep"
+	nav("audit", "Audit", "audit", "/audit", "u", access.ReadAudit)
+	areas = append(areas, auditpage.New(u.site, c.Guard.Access(), c.Verifier, c.Commands != nil).Routes()...)
 	nav("settings", "Settings", "settings", "/settings", "s", access.Self)
 	var known settings.Lister
 	if roster != nil {

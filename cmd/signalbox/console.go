@@ -299,7 +299,7 @@ func (c *console) runHTTP(ctx context.Context, ready chan<- struct{}) error {
 		Live: uilive.SourceFunc(func(q controlbus.LiveQuery, who controlbus.LiveReader) (uilive.Subscription, error) {
 			return c.hub.Subscribe(q, who)
 		}),
-		Self: health{c}, Effective: c.effective, Commands: c.commands,
+		Self: health{c}, Effective: c.effective, Commands: c.commands, Verifier: trailVerifier{c.cfg},
 	})
 	if err != nil {
 		return err

@@ -129,9 +129,12 @@ type EventQuery struct {
 	Before int64  // only those with a smaller number; 0: from the newest
 	Code   string // a code, or a pattern with *
 	Actor  string // name of who did it, without regard to case
-	From   time.Time
-	To     time.Time
-	Limit  int // at most 500; 0 = 100
+	Env    string // empty: any, and none
+	// Channel is a name, or a pattern with *, of a channel or of broker/channel.
+	Channel string
+	From    time.Time
+	To      time.Time
+	Limit   int // at most 500; 0 = 100
 }
 
 // Store keeps all this. Every change is durable, together with its event, when

@@ -30,6 +30,14 @@ func (s *Store) Events(ctx context.Context, q access.EventQuery) ([]access.Event
 	if q.Actor != "" {
 		add("lower(actor_name) = ?", strings.ToLower(q.Actor))
 	}
+	if q.Env != "" {
+		add("env = ?", q.Env)
+	}
+	if q.Channel != "" {
+		// The ledger writes broker/channel, others the channel alone.
+		like := strings.NewReplacer(`\`, `\\`, `%`, `\%`, `_`, `\_`, `*`, `%`).Replace(strings.ToLower(q.Channel))
+		where, args = append(where, `(lower(channel) LIKE ? ESCAPE '\' OR lower(channel) LIKE ? ESCAPE '\')`), append(args, like, "%/"+like)
+	}
 	if !q.From.IsZero() {
 		add("at >= ?", nanos(q.From))
 	}

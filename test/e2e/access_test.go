@@ -226,7 +226,7 @@ func TestNewcomerOverTLS(t *testing.T) {
 	if resp, _ := mara.ask("/channels", nil); resp.StatusCode != http.StatusSeeOther {
 		t.Errorf("a disabled user's page: got %s", resp.Status)
 	}
-	audit := ada.want(http.StatusOK, "/settings/audit", nil)
+	audit := ada.want(http.StatusOK, "/audit", nil)
 	for _, code := range []string{"setup.complete", "agent.enrol", "user.add", "auth.login", "token.create", "user.disable"} {
 		if !strings.Contains(audit, code) {
 			t.Errorf("the audit trail does not tell of %s", code)

@@ -16,6 +16,7 @@ var helps = []Help{
 	{"detours", "Detours", "Channels whose messages take a way through steps, and channels whose consumers are paused: whose it is, why, until when, what waits behind it. Ending one works off what waits before the direct way is restored."},
 	{"agents", "Agents", "Who is heard from, which brokers and taps each agent holds, what it buffers on its disk and what it lost."},
 	{"health", "Health", "How Signalbox itself is: whether it keeps up, what it shed, how large the store is, how long reading takes, and what to do where something is not well."},
+	{"audit", "Audit", "Who did, asked for and read what. Entries are only ever added: each is chained to the one before, and all are leaves of a tree whose signed heads can be kept on another machine. Verify now computes both anew; a trail that was cut off is found by heads kept elsewhere alone."},
 	{"settings", "Settings", "How the console looks to you, and what it runs with."},
 }
 

@@ -74,8 +74,6 @@ func (p *Pages) Routes() []page.Route {
 		{Pattern: "GET /settings/agents", Handler: p.agents, Action: access.ManageAgents},
 		{Pattern: "POST /settings/agents", Handler: p.createEnrolment, Action: access.ManageAgents},
 		{Pattern: "POST /settings/agents/{kind}/{token}/revoke", Handler: p.revokeAgent, Action: access.ManageAgents},
-
-		{Pattern: "GET /settings/audit", Handler: p.audit, Action: access.ReadAudit},
 	}
 	if p.provider != nil {
 		routes = append(routes,
@@ -101,7 +99,7 @@ func Tabs(v *page.View, current string) []component.Option {
 		{"Users", "/settings/users", access.ManageUsers},
 		{"API tokens", "/settings/tokens", access.OwnTokens},
 		{"Agents", "/settings/agents", access.ManageAgents},
-		{"Audit", "/settings/audit", access.ReadAudit},
+		{"Audit", "/audit", access.ReadAudit},
 	} {
 		if v.May(t.needs) {
 			out = append(out, component.Option{Label: t.label, URL: t.url, Current: t.url == current})

@@ -398,7 +398,7 @@ func Detail(m detailView) templ.Component {
 			}
 		}
 		if m.Abandon || m.AbandonNo != "" || m.Undo != nil || m.UndoWhy != "" || m.Cancel != nil || len(m.LinksTo) > 0 || m.CancelBy != "" {
-			templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 36, "<section class=\"panel\" aria-label=\"What can be done\"><ul class=\"lines\">")
+			templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 36, "<section class=\"panel\" aria-label=\"What can be done\"><ul class=\"rows\">")
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err
 			}

@@ -209,7 +209,7 @@ func List(m listView) templ.Component {
 			}
 		}
 		if len(m.Own) > 0 {
-			templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 16, "<section class=\"panel\" aria-labelledby=\"own\"><header><h2 id=\"own\">Yours, waiting for somebody else</h2><span class=\"sub\">who asked cannot agree</span></header><ul class=\"lines\">")
+			templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 16, "<section class=\"panel\" aria-labelledby=\"own\"><header><h2 id=\"own\">Yours, waiting for somebody else</h2><span class=\"sub\">who asked cannot agree</span></header><ul class=\"rows\">")
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err
 			}

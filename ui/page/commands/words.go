@@ -265,7 +265,7 @@ var eventWords = map[ledger.EventType]string{
 	ledger.EventRequested: "asked for it", ledger.EventAwaiting: "holds it until a second person agrees", ledger.EventApproved: "agreed",
 	ledger.EventRefused: "refused it", ledger.EventQueued: "put it into the agent's queue", ledger.EventDispatched: "sent it to the agent",
 	ledger.EventAccepted: "took it up", ledger.EventProgress: "reported progress", ledger.EventResult: "ended it",
-	ledger.EventCancelAsked: "asked to stop it", ledger.EventCancelled: "cancelled it", ledger.EventExpired: "let it expire",
+	ledger.EventControl: "changed the pace", ledger.EventCancelAsked: "asked to stop it", ledger.EventCancelled: "cancelled it", ledger.EventExpired: "let it expire",
 	ledger.EventUnconfirmed: "lost the agent", ledger.EventAbandoned: "gave up waiting", ledger.EventUndone: "saw its effect taken back",
 }
 
