@@ -38,7 +38,7 @@ func newFakeProber(texts ...string) *fakeProber {
 		for j, o := range []probe.Outcome{probe.Lost, probe.Passed, probe.Late, probe.Wrong, probe.Unsent, probe.Unknown, probe.Passed} {
 			p.Recent = append(p.Recent, probe.Run{
 				ID: fmt.Sprintf("%03d", 100-j), Probe: p.ID, At: now.Add(-time.Duration(j) * time.Minute), Outcome: o, Latency: time.Duration(j) * 12 * time.Millisecond, Detail: s,
-				Sent: controlbus.HashID("probe", "sent").String(), Arrived: controlbus.HashID("probe", "arrived").String(), Command: controlbus.NewCommandID(now),
+				Sent: controlbus.HashID("probe", "sent").String(), Arrived: controlbus.HashID("probe", "arrived").String(), Command: cid(500),
 			})
 		}
 		p.Summary = probe.Summary{Runs: 7, Passed: 2, P50: 24 * time.Millisecond, P95: 72 * time.Millisecond, Last: &p.Recent[0]}

@@ -13,8 +13,8 @@ import (
 // parquetRow is a message as columns. Names are those of the JSON.
 type parquetRow struct {
 	UID              string       `parquet:"uid"`
-	Time             int64        `parquet:"time,Timestamp(nanosecond)"`
-	AgentTime        *int64       `parquet:"agent_time,optional,Timestamp(nanosecond)"`
+	Time             int64        `parquet:"time,timestamp(nanosecond)"`
+	AgentTime        *int64       `parquet:"agent_time,optional,timestamp(nanosecond)"`
 	TimeSource       string       `parquet:"time_source,dict"`
 	Env              string       `parquet:"env,dict"`
 	System           string       `parquet:"system,dict"`
