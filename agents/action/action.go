@@ -45,10 +45,7 @@ func New(env agents.CommandEnv) (*Actions, error) {
 	if err != nil {
 		return nil, fmt.Errorf("action: %w", err)
 	}
-	detours, err := detour.New(detour.Config{
-		Dir: env.Dir, Agent: env.Self.ID, Env: env.Self.Env, Broker: env.Broker, HTTPAllow: env.HTTPAllow, Changed: env.Changed,
-		Log: env.Log.With("component", "detour"),
-	})
+	detours, err := detour.New(detour.FromEnv(env))
 	if err != nil {
 		return nil, fmt.Errorf("action: %w", err)
 	}

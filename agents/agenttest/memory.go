@@ -262,6 +262,8 @@ func (a *MemoryAdapter) PlanCommand(ctx context.Context, kind controlbus.Command
 			return err
 		case kind == controlbus.CommandPause && a.NoPause, kind == controlbus.CommandDetour && a.NoGate:
 			return fmt.Errorf("%w: this broker has no way to %s", controlbus.ErrUnsupported, kind)
+		case kind == controlbus.CommandDetour && a.m.gates[channel] != nil:
+			return fmt.Errorf("%w: the channel has a gate", controlbus.ErrUnsupported)
 		}
 		return nil
 	})

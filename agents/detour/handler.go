@@ -67,7 +67,7 @@ func (m *Manager) makeDetour(ctx context.Context, d link.Dispatch, resumed bool)
 	if err != nil {
 		return rejected(err)
 	}
-	way, err := m.chooseDetour(ctx, a, d.Target.Channel.Name, spec)
+	way, err := m.chooseDetour(ctx, a, d.Target.Channel, spec)
 	if err != nil {
 		return begun(err)
 	}

@@ -24,6 +24,9 @@ type Config struct {
 	Env   string // commands for another one are refused; empty: for any
 	// Broker finds the adapter of a configured broker.
 	Broker func(name string) (agents.Adapter, bool)
+	// Allow is commands.allow: every channel that a detour names must be under it.
+	// Without a rule none may be named.
+	Allow []link.AllowRule
 	// HTTPAllow is commands.http_allow.
 	HTTPAllow []string
 	// Lost is told that a broker's adapter answered ErrNotConnected. It must not
@@ -38,8 +41,8 @@ type Config struct {
 // FromEnv is the configuration that an agent's parts make.
 func FromEnv(env agents.CommandEnv) Config {
 	return Config{
-		Dir: env.Dir, Agent: env.Self.ID, Env: env.Self.Env, Broker: env.Broker, HTTPAllow: env.HTTPAllow,
-		Lost: env.Lost, Changed: env.Changed, Log: env.Log,
+		Dir: env.Dir, Agent: env.Self.ID, Env: env.Self.Env, Broker: env.Broker, Allow: env.Allow, HTTPAllow: env.HTTPAllow,
+		Lost: env.Lost, Changed: env.Changed, Log: env.Log.With("component", "detour"),
 	}
 }
 

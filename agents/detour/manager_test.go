@@ -38,6 +38,9 @@ func begin(t *testing.T, dir string, a agents.Adapter, allow ...string) *life {
 
 func beginWith(t *testing.T, c Config) *life {
 	t.Helper()
+	if c.Allow == nil {
+		c.Allow = allowed
+	}
 	m, err := New(c)
 	must(t, err)
 	ctx, stop := context.WithCancel(t.Context())
@@ -53,6 +56,8 @@ func (l *life) end() {
 	l.stop()
 	<-l.done
 }
+
+var allowed = []link.AllowRule{{Broker: "*", Channel: "*"}}
 
 var number = 0
 
@@ -236,6 +241,9 @@ func TestRefusals(t *testing.T) {
 		l.refuse(det("orders", with(func(d *controlbus.Detour) { d.Park = "nowhere" })), "park")
 		l.refuse(det("orders", with(func(d *controlbus.Detour) { d.Filter = "(((" })), "filter")
 		l.refuse(det("orders", with(func(d *controlbus.Detour) { d.Steps = nil })), "0 steps")
+		l.m.cfg.Allow = []link.AllowRule{{Kinds: []controlbus.CommandKind{controlbus.CommandDetour}, Broker: "mem", Channel: "o*"}}
+		l.refuse(det("orders", with(func(d *controlbus.Detour) { d.To = "to" })), `does not allow detours on "to"`)
+		l.m.cfg.Allow = allowed
 		d := det("orders", simple("x"))
 		d.Expect = &controlbus.Expect{Topology: "another"}
 		l.refuse(d, "topology has changed")

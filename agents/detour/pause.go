@@ -29,7 +29,7 @@ func (m *Manager) makePause(ctx context.Context, d link.Dispatch) controlbus.Com
 	if err != nil {
 		return rejected(err)
 	}
-	way, err := m.choosePause(ctx, a, d.Target.Channel.Name, args)
+	way, err := m.choosePause(ctx, a, d.Target.Channel, args)
 	if err != nil {
 		return begun(err)
 	}

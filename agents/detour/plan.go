@@ -10,6 +10,7 @@ import (
 	"github.com/signalbox-dev/signalbox/agents"
 	"github.com/signalbox-dev/signalbox/controlbus"
 	"github.com/signalbox-dev/signalbox/controlbus/filter"
+	"github.com/signalbox-dev/signalbox/controlbus/link"
 )
 
 // way is how a detour or a pause would be brought about.
@@ -48,8 +49,10 @@ func planned(ctx context.Context, a agents.Adapter, kind controlbus.CommandKind,
 
 // chooseDetour finds the way for a detour, and looks at everything that can be
 // known before it is begun. Errors for which fatal holds are final.
-func (m *Manager) chooseDetour(ctx context.Context, a agents.Adapter, channel string, d controlbus.Detour) (way, error) {
-	if err := d.Check(); err != nil {
+func (m *Manager) chooseDetour(ctx context.Context, a agents.Adapter, target controlbus.ChannelName, d controlbus.Detour) (way, error) {
+	channel := target.Name
+	err := d.Check()
+	if err != nil {
 		return way{}, err
 	}
 	if _, err := filter.Parse(d.Filter, time.Now()); err != nil {
@@ -75,7 +78,10 @@ func (m *Manager) chooseDetour(ctx context.Context, a agents.Adapter, channel st
 			h.close()
 		}
 	}
-	w, err := m.gateOrJunction(ctx, a, channel, d)
+	w, have := m.kept(target, controlbus.CommandDetour)
+	if !have || d.To != "" {
+		w, err = m.gateOrJunction(ctx, a, channel, d)
+	}
 	if err != nil {
 		return way{}, err
 	}
@@ -100,6 +106,10 @@ func (m *Manager) chooseDetour(ctx context.Context, a agents.Adapter, channel st
 		case slices.Contains(taken, n.name) && (n.what == "to" || n.what == "park"):
 			return way{}, fmt.Errorf("%w: %s: a step takes from %q", controlbus.ErrInvalid, n.what, n.name)
 		}
+		other := target
+		if other.Name = n.name; i > 0 && !link.Allowed(m.cfg.Allow, controlbus.CommandDetour, other, nil) {
+			return way{}, fmt.Errorf("%w: %s: the agent's own configuration does not allow detours on %q", controlbus.ErrDenied, n.what, n.name)
+		}
 		v, err := inspect(ctx, a, n.name)
 		if err != nil {
 			return way{}, fmt.Errorf("%s: %w", n.what, err)
@@ -119,6 +129,17 @@ func (m *Manager) chooseDetour(ctx context.Context, a agents.Adapter, channel st
 		w.impact = append(w.impact, "When it is switched off, new messages may overtake those that are still in the backlog.")
 	}
 	return w, nil
+}
+
+// kept is the way of the gate that the channel has: a broker may refuse to plan
+// another one around it.
+func (m *Manager) kept(channel controlbus.ChannelName, kind controlbus.CommandKind) (way, bool) {
+	w, _ := m.find("", channel.Broker, channel.Name)
+	if w == nil {
+		return way{}, false
+	}
+	rec, _ := w.record()
+	return way{technique: byGate, words: rec.Words}, rec.Technique == byGate && rec.Kind == kind
 }
 
 // inspect looks at a channel; without an Inspector nothing is known of it.
@@ -165,12 +186,16 @@ func or(a, b string) string {
 }
 
 // choosePause finds the way for a pause: the broker's own, or a gate that holds.
-func (m *Manager) choosePause(ctx context.Context, a agents.Adapter, channel string, args controlbus.PauseArgs) (way, error) {
+func (m *Manager) choosePause(ctx context.Context, a agents.Adapter, target controlbus.ChannelName, args controlbus.PauseArgs) (way, error) {
+	channel := target.Name
 	if args.For < time.Second || args.For > controlbus.MaxPause {
 		return way{}, fmt.Errorf("%w: a pause of %v: want 1s to %v", controlbus.ErrInvalid, args.For, controlbus.MaxPause)
 	}
 	if _, err := inspect(ctx, a, channel); err != nil {
 		return way{}, err
+	}
+	if w, have := m.kept(target, controlbus.CommandPause); have && args.Consumer == "" {
+		return w, nil
 	}
 	var why error
 	kind := controlbus.CommandPause
@@ -223,7 +248,7 @@ func (m *Manager) plan(ctx context.Context, ask controlbus.Ask) (controlbus.Plan
 		if err != nil {
 			return p, err
 		}
-		w, err := m.chooseDetour(ctx, a, channel.Name, d)
+		w, err := m.chooseDetour(ctx, a, channel, d)
 		if err != nil {
 			return p, err
 		}
@@ -241,7 +266,7 @@ func (m *Manager) plan(ctx context.Context, ask controlbus.Ask) (controlbus.Plan
 		if err != nil {
 			return p, err
 		}
-		w, err := m.choosePause(ctx, a, channel.Name, args)
+		w, err := m.choosePause(ctx, a, channel, args)
 		if err != nil {
 			return p, err
 		}

@@ -74,7 +74,7 @@ func child() {
 		fmt.Println("connect:", err)
 		return
 	}
-	m, err := New(Config{Dir: j.Dir, Agent: "agent-1", Lost: lost, Log: slog.New(slog.NewTextHandler(os.Stderr, nil)), Broker: func(string) (agents.Adapter, bool) { return a, true }})
+	m, err := New(Config{Dir: j.Dir, Agent: "agent-1", Allow: allowed, Lost: lost, Log: slog.New(slog.NewTextHandler(os.Stderr, nil)), Broker: func(string) (agents.Adapter, bool) { return a, true }})
 	if err != nil {
 		fmt.Println("manager:", err)
 		return
@@ -384,4 +384,64 @@ func TestKilledJunctionOnNATS(t *testing.T) {
 			time.Sleep(2 * time.Millisecond)
 		}
 	})
+}
+
+// TestBrokerKilled kills RabbitMQ while a backlog is worked off.
+func TestBrokerKilled(t *testing.T) {
+	if testing.Short() {
+		t.Skip("rabbitmq: real brokers are left out with -short")
+	}
+	s := broker.RabbitMQWith(t, "")
+	ch, err := broker.DialAMQP(t, s.URL).Channel()
+	must(t, err)
+	must(t, ch.Confirm(false))
+	must(t, ch.ExchangeDeclare("x", "fanout", true, false, false, false, nil))
+	_, err = ch.QueueDeclare("in", true, false, false, false, nil)
+	must(t, err)
+	must(t, ch.QueueBind("in", "", "x", false, nil))
+	a, lost, err := connected("rabbitmq", s.URL, s.ManagementURL)
+	must(t, err)
+	defer a.Close(context.Background())
+	l := beginWith(t, Config{Dir: t.TempDir(), Agent: "agent-1", Lost: lost, Broker: func(string) (agents.Adapter, bool) { return a, true }})
+	defer l.end()
+	l.succeed(orderOf(controlbus.CommandDetour, "in", simple("d", hold)))
+	const sent = 20_000
+	for n := 0; n < sent; {
+		var confirms []*amqp.DeferredConfirmation
+		for range 250 {
+			c, err := ch.PublishWithDeferredConfirm("x", "", true, false, amqp.Publishing{MessageId: fmt.Sprintf("m%d", n), DeliveryMode: amqp.Persistent, Body: numbered(n)})
+			must(t, err)
+			confirms = append(confirms, c)
+			n++
+		}
+		for _, c := range confirms {
+			c.Wait()
+		}
+	}
+	began := time.Now()
+	l.succeed(orderOf(controlbus.CommandDetour, "in", simple("d")))
+	passed := func(n int64) bool { return l.status("d").Passed >= n }
+	await(t, 60*time.Second, func() bool { return passed(sent / 2) })
+	half := time.Since(began)
+	s.Kill(t)
+	time.Sleep(2 * time.Second)
+	s.Start(t)
+	await(t, 60*time.Second, func() bool { return passed(sent) && l.status("d").State == controlbus.DetourOn })
+	l.succeed(orderOf(controlbus.CommandUndetour, "in", nil))
+	got := newSeen()
+	r := &rabbit{url: s.URL}
+	r.read(t, "in", got)
+	await(t, 60*time.Second, func() bool { return got.distinct() >= sent })
+	time.Sleep(500 * time.Millisecond)
+	got.judge(t, 1, sent, true)
+	t.Logf("%d messages through the steps in %v before the broker was killed: %.0f per second", sent/2, half.Round(time.Millisecond), sent/2/half.Seconds())
+}
+
+func await(t *testing.T, within time.Duration, what func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(within); !what(); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("not within %v", within)
+		}
+	}
 }

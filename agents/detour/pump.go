@@ -249,6 +249,13 @@ func (w *worker) drain(ctx context.Context, a agents.Adapter, source string, edi
 			if now.Sub(measured) >= time.Second {
 				measured = now
 				w.measure(now, p)
+				if rec.Technique == byGate {
+					if _, err := w.gate(ctx, a, rec.Channel); err != nil {
+						return false, err
+					}
+				} else {
+					w.depth(ctx, a, rec.Channel)
+				}
 			}
 			if n := p.done(); n != settled || !p.idle() {
 				settled, since = n, now
