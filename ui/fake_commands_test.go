@@ -105,7 +105,8 @@ func (f *fakeBus) Events(ctx context.Context, id controlbus.CommandID) ([]ledger
 	return []ledger.Event{
 		{N: 1, At: c.RequestedAt, Type: ledger.EventRequested, Actor: c.RequestedBy},
 		{N: 2, At: c.RequestedAt, Type: ledger.EventProgress, Actor: controlbus.Actor{Kind: "agent", Name: "rabbit-eu1-a"}, Progress: &c.Progress},
-		{N: 3, At: c.RequestedAt, Type: ledger.EventResult, Actor: controlbus.Actor{Kind: "agent", Name: "rabbit-eu1-a"}, Result: c.Result},
+		{N: 3, At: c.RequestedAt, Type: ledger.EventControl, Actor: c.RequestedBy, Detail: "pause", Control: &controlbus.JobControl{Seq: 1, Paused: true}},
+		{N: 4, At: c.RequestedAt, Type: ledger.EventResult, Actor: controlbus.Actor{Kind: "agent", Name: "rabbit-eu1-a"}, Result: c.Result},
 	}, err
 }
 

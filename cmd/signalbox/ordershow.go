@@ -116,7 +116,7 @@ func (t *terminal) showCommand(c *api.Command) {
 	if c.Progress != nil && !c.Ended {
 		t.facts("progress", progressText(c))
 	}
-	if c.Result != nil {
+	if c.Result != nil && c.Result.Counts != (api.Counts{}) {
 		t.facts("result", countsText(c.Result.Counts))
 	}
 	if r := c.LateResult; r != nil {

@@ -128,26 +128,11 @@ func startSite(t *testing.T) *site {
 	}
 	p := program.Start(t, program.Console, nil, "serve", "-config", path)
 	s := &site{url: "http://" + addr}
-	wait := func(what string, path string, ok func([]byte) bool) {
-		t.Helper()
-		for deadline := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
-			if res, err := http.Get(s.url + path); err == nil {
-				b, err := io.ReadAll(res.Body)
-				res.Body.Close()
-				if err == nil && res.StatusCode == 200 && ok(b) {
-					return
-				}
-			}
-			if time.Now().After(deadline) {
-				t.Fatalf("%s: not within a minute:\n%s", what, p.Output())
-			}
-		}
-	}
-	wait("console", "/api/v1/health", func([]byte) bool { return true })
+	s.until(t, "console", "/api/v1/health", p, func([]byte) bool { return true })
 	if err := s.send(messagesAt(time.Now().Add(-10 * time.Minute))...); err != nil {
 		t.Fatal(err)
 	}
-	wait("messages", "/api/v1/messages?limit=1000", func(b []byte) bool {
+	s.until(t, "messages", "/api/v1/messages?limit=1000", p, func(b []byte) bool {
 		var page struct{ Messages []any }
 		return json.Unmarshal(b, &page) == nil && len(page.Messages) == stored
 	})
@@ -156,6 +141,24 @@ func startSite(t *testing.T) *site {
 	wg.Go(func() { s.drip(ctx, t) })
 	t.Cleanup(func() { cancel(); wg.Wait() })
 	return s
+}
+
+// until asks for a path until its answer is as wanted; p is shown when it never
+// is.
+func (s *site) until(t *testing.T, what, path string, p *program.Process, ok func([]byte) bool) {
+	t.Helper()
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
+		if res, err := http.Get(s.url + path); err == nil {
+			b, err := io.ReadAll(res.Body)
+			res.Body.Close()
+			if err == nil && res.StatusCode == 200 && ok(b) {
+				return
+			}
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%s: not within a minute:\n%s", what, p.Output())
+		}
+	}
 }
 
 // TestVerbsAgainstAConsole runs the stories of testdata/console against a real

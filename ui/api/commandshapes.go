@@ -294,6 +294,7 @@ type CommandEvent struct {
 	Actor    Actor        `json:"actor"`
 	Detail   string       `json:"detail,omitempty"`
 	Progress *JobProgress `json:"progress,omitempty"`
+	Control  *JobControl  `json:"control,omitempty"`
 	Result   *Result      `json:"result,omitempty"`
 	Undo     string       `json:"undo,omitempty"`
 }
@@ -302,6 +303,9 @@ func commandEvent(e *ledger.Event) CommandEvent {
 	out := CommandEvent{N: e.N, At: at(e.At), Type: string(e.Type), Actor: actorShape(e.Actor), Detail: e.Detail, Result: result(e.Result), Undo: string(e.Undo)}
 	if e.Progress != nil {
 		out.Progress = progress(e.Progress, e.At)
+	}
+	if e.Control != nil {
+		out.Control = &JobControl{e.Control.Seq, e.Control.Rate, e.Control.Paused}
 	}
 	return out
 }

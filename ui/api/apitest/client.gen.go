@@ -1564,8 +1564,11 @@ type CommandEvent struct {
 	Actor Actor `json:"actor"`
 
 	// At UTC with nine digits of fraction
-	At     Time    `json:"at"`
-	Detail *string `json:"detail,omitempty"`
+	At Time `json:"at"`
+
+	// Control What people want of the job now
+	Control *JobControl `json:"control,omitempty"`
+	Detail  *string     `json:"detail,omitempty"`
 
 	// N Within the command, from 1
 	N        int64        `json:"n"`
