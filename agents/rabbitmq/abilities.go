@@ -185,8 +185,11 @@ func taking(q queueDetail, version string) []string {
 	var out []string
 	if q.Type == "quorum" {
 		if limit := deliveryLimit(q, version); limit >= 0 {
-			out = append(out, fmt.Sprintf("What does not match the filter is given back, which counts as a failed delivery; after %d the queue dead-letters or drops it.", limit))
+			out = append(out, fmt.Sprintf("What does not match a filter is given back, which counts as a failed delivery; after %d the queue dead-letters or drops it.", limit))
 		}
+	}
+	if q.Type == "quorum" && major(version) < 4 {
+		out = append(out, "Some thousands of messages that are given back, because they do not match a filter, can change their order in a quorum queue before RabbitMQ 4.")
 	}
 	if v, _ := q.setting("single-active-consumer"); v == true {
 		out = append(out, "The queue has a single active consumer: the order it sees is not kept while messages are taken beside it.")

@@ -137,22 +137,22 @@ func number(v any) (int64, bool) {
 	}
 }
 
-// queueKind is the queue's type by the management API, or empty without one.
-func (a *Adapter) queueKind(ctx context.Context, vhost, queue string) (string, error) {
+// queueDetail is what the management API tells of a queue, or empty without one.
+func (a *Adapter) queueDetail(ctx context.Context, vhost, queue string) (queueDetail, error) {
 	a.mu.Lock()
 	api := a.api
 	a.mu.Unlock()
 	if api == nil {
-		return "", nil
+		return queueDetail{}, nil
 	}
 	q, err := api.detail(ctx, vhost, queue)
 	if errors.Is(err, controlbus.ErrNotFound) {
-		return "", err
+		return queueDetail{}, err
 	}
 	if err != nil {
-		return "", nil //nolint:nilerr // AMQP itself says what the queue allows
+		return queueDetail{}, nil //nolint:nilerr // AMQP itself says what the queue allows
 	}
-	return q.Type, nil
+	return q, nil
 }
 
 // Inspect asks the broker for exact counts, and the management API for the rest.

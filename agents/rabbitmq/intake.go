@@ -57,13 +57,15 @@ type intake struct {
 	stuck      int                  // of its credit, returned and not given back yet
 	got, done  int                  // deliveries it had, and of these accepted
 	first      uint64               // tag of its first delivery
+	newest     uint64               // tag of the last delivery of any
 	serial     int                  // of consumers
+	last       []uint64             // tag of the last delivery of each that has ended
 	pulling    bool                 // consuming brings nothing here: get
 
 	ready    []*agents.Message // taken, not handed out
 	open     []uint64          // tags neither accepted nor returned, ascending
 	out      map[uint64]bool   // of these, handed out
-	returned int64             // tags kept until the end
+	returned []uint64          // tags kept until the end
 	lowest   uint64            // of them
 }
 
@@ -83,10 +85,11 @@ func (a *Adapter) Intake(ctx context.Context, channel string, o agents.IntakeOpt
 	}
 	in.window = min(in.window, 65_535) // of AMQP
 	wrap := func(err error) error { return fmt.Errorf("rabbitmq: take from %q: %w", channel, err) }
-	kind, err := a.queueKind(ctx, vhost, queue)
+	q, err := a.queueDetail(ctx, vhost, queue)
 	if err != nil {
 		return nil, wrap(err)
 	}
+	kind := q.Type
 	if kind == "stream" && o.Copy {
 		s, err := a.read(ctx, channel, vhost, queue, o)
 		if err != nil {
@@ -100,7 +103,7 @@ func (a *Adapter) Intake(ctx context.Context, channel string, o agents.IntakeOpt
 	if o.Copy {
 		return nil, wrap(fmt.Errorf("%w: a queue cannot be read without taking its messages", controlbus.ErrUnsupported))
 	}
-	in.hides = kind != "classic"
+	in.hides = kind != "classic" // an unknown one may be a quorum queue
 	if err := in.start(ctx, vhost); err != nil {
 		return nil, wrap(err)
 	}
@@ -117,8 +120,9 @@ func (in *intake) start(ctx context.Context, vhost string) (err error) {
 			in.conn.end(time.Second)
 		}
 	}()
-	version, _ := in.conn.Properties["version"].(string)
-	in.nack = major(version) >= 4
+	if version, _ := in.conn.Properties["version"].(string); major(version) >= 4 {
+		in.nack = true
+	}
 	st, err := in.a.inspect(ctx, in.conn, in.queue)
 	if err != nil {
 		return err
@@ -188,6 +192,9 @@ func (in *intake) halt(ctx context.Context) error {
 		in.take(d)
 	}
 	in.deliveries = nil
+	if in.got > 0 {
+		in.last = append(in.last, in.newest)
+	}
 	return in.alive()
 }
 
@@ -216,7 +223,9 @@ func (in *intake) land(ctx context.Context) error {
 	return nil
 }
 
-func (in *intake) consumer() string { return "sb-" + strconv.Itoa(in.serial) }
+// consumer is another name for each consumer: a quorum queue would go on counting
+// the deliveries of the one before. Names sort by age.
+func (in *intake) consumer() string { return fmt.Sprintf("sb-%09d", in.serial) }
 
 func (in *intake) take(d amqp.Delivery) {
 	if in.got == 0 {
@@ -230,6 +239,7 @@ func (in *intake) take(d amqp.Delivery) {
 	m.Raw = tag{in, d.DeliveryTag}
 	in.ready = append(in.ready, m)
 	in.open = append(in.open, d.DeliveryTag)
+	in.newest = d.DeliveryTag
 }
 
 // alive says whether what was taken is still ours to settle.

@@ -17,11 +17,11 @@ const streamPurge = "nothing can be taken out of a stream: its retention (x-max-
 func (a *Adapter) Purge(ctx context.Context, channel, _ string) (int64, error) {
 	vhost, queue := a.resolve(channel)
 	wrap := func(err error) error { return fmt.Errorf("rabbitmq: purge %q: %w", channel, err) }
-	kind, err := a.queueKind(ctx, vhost, queue)
+	q, err := a.queueDetail(ctx, vhost, queue)
 	if err != nil {
 		return 0, wrap(err)
 	}
-	if kind == "stream" {
+	if q.Type == "stream" {
 		return 0, wrap(fmt.Errorf("%w: %s", controlbus.ErrUnsupported, streamPurge))
 	}
 	// Of its own, because the broker closes the connection of a call that the kind

@@ -84,10 +84,10 @@ func (in *intake) Return(ctx context.Context, msgs []*agents.Message) error {
 		in.forget(tags)
 		return nil
 	}
-	if in.returned == 0 || tags[0] < in.lowest {
+	if len(in.returned) == 0 || tags[0] < in.lowest {
 		in.lowest = tags[0]
 	}
-	in.returned += int64(len(tags))
+	in.returned = append(in.returned, tags...)
 	in.stuck += len(tags)
 	in.forget(tags)
 	if in.deliveries != nil && 2*in.stuck >= in.credit {
@@ -125,7 +125,7 @@ func (in *intake) claim(msgs []*agents.Message) ([]uint64, error) {
 // all that are open up to a tag.
 func (in *intake) prefix(tags []uint64) int {
 	n := 0
-	for n < len(tags) && n < len(in.open) && tags[n] == in.open[n] && (in.returned == 0 || tags[n] < in.lowest) {
+	for n < len(tags) && n < len(in.open) && tags[n] == in.open[n] && (len(in.returned) == 0 || tags[n] < in.lowest) {
 		n++
 	}
 	return n
@@ -141,10 +141,7 @@ func (in *intake) forget(tags []uint64) {
 	})
 }
 
-// Close gives back all that is not accepted. Closing the channel keeps its
-// place on every queue of RabbitMQ 3; basic.nack puts it at the end of a quorum
-// queue there. From 4.0 on both keep it, and basic.nack does not always count as
-// a failed delivery.
+// Close gives back all that is not accepted, where it was.
 func (in *intake) Close(ctx context.Context) error {
 	if in.closed {
 		return nil
@@ -153,13 +150,50 @@ func (in *intake) Close(ctx context.Context) error {
 	in.unwatch()
 	ctx, timeout := context.WithoutCancel(ctx), min(in.a.cfg.Timeout, 5*time.Second)
 	if !in.ch.IsClosed() {
-		if in.nack && (len(in.open) > 0 || in.returned > 0) {
-			_ = in.conn.do(ctx, timeout, func() error { return in.ch.Nack(0, true, true) })
-		}
+		in.giveBack(ctx, timeout)
 		// In order, so that the broker has read the acknowledgements before it.
 		_ = in.conn.do(ctx, timeout, in.ch.Close)
 	}
 	in.conn.end(timeout)
-	in.ready, in.open, in.out = nil, nil, nil
+	in.ready, in.open, in.out, in.returned = nil, nil, nil, nil
 	return nil
+}
+
+// giveBack gives back by basic.nack from RabbitMQ 4.0 on, where that puts messages
+// in front and, from 4.3 on, does not count as a failed delivery. Else they go
+// back when the channel closes: a classic queue puts everything where it was, a
+// quorum queue puts in front what one consumer had after the other [seen with
+// 3.10]. It goes through up to 32 consumers in their order; of more, each one's
+// messages stay together and that is all. With basic.nack they would come at the
+// end there.
+func (in *intake) giveBack(ctx context.Context, timeout time.Duration) {
+	tags := slices.Sorted(slices.Values(append(in.returned, in.open...)))
+	if len(tags) == 0 || !in.nack {
+		return
+	}
+	if in.hides {
+		// One consumer after the other, each when the queue has had the one before.
+		rest := tags
+		for _, last := range in.last {
+			n, _ := slices.BinarySearch(rest, last+1)
+			if n == 0 {
+				continue
+			}
+			err := in.conn.do(ctx, timeout, func() error {
+				if err := in.ch.Nack(rest[n-1], true, true); err != nil {
+					return err
+				}
+				_, err := in.ch.QueueDeclarePassive(in.queue, false, false, false, false, nil)
+				return err
+			})
+			if err != nil {
+				return
+			}
+			rest = rest[n:]
+		}
+		tags = rest
+	}
+	if len(tags) > 0 {
+		_ = in.conn.do(ctx, timeout, func() error { return in.ch.Nack(0, true, true) })
+	}
 }
