@@ -29,6 +29,7 @@ import (
 	orders "github.com/signalbox-dev/signalbox/controlbus/command"
 	"github.com/signalbox-dev/signalbox/controlbus/ledger"
 	"github.com/signalbox-dev/signalbox/controlbus/link"
+	"github.com/signalbox-dev/signalbox/controlbus/probe"
 	"github.com/signalbox-dev/signalbox/storage"
 	"github.com/signalbox-dev/signalbox/storage/clickhouse"
 	"github.com/signalbox-dev/signalbox/storage/engine"
@@ -67,6 +68,8 @@ type console struct {
 	// store and what needs it are set by the store stage before it is ready.
 	store    *clickhouse.Store
 	commands *orders.Service
+	probes   *probe.Service
+	watcher  *probe.Watcher // sees test messages come in
 	copy     *ledger.Copy
 
 	http, grpc net.Listener
@@ -77,7 +80,7 @@ type console struct {
 // on the same data or ports fails at once. Close gives all of it back.
 func newConsole(ctx context.Context, cfg config, log *slog.Logger) (_ *console, err error) {
 	c := &console{cfg: cfg, log: log, started: time.Now(), set: metrics.NewSet()}
-	c.hub = live.NewHub(cfg.Live, uilive.AppendRow, c.set)
+	c.hub, c.watcher = live.NewHub(cfg.Live, uilive.AppendRow, c.set), probe.NewWatcher()
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, c.close())
@@ -87,7 +90,7 @@ func newConsole(ctx context.Context, cfg config, log *slog.Logger) (_ *console, 
 	if err := os.MkdirAll(cfg.DataDir, 0o700); err != nil {
 		return nil, fmt.Errorf("data directory: %w", err)
 	}
-	if c.collector, err = collector.New(cfg.Collector, c.hub, c.set, part("collector")); err != nil {
+	if c.collector, err = collector.New(cfg.Collector, tee{c.hub, c.watcher}, c.set, part("collector")); err != nil {
 		if errors.Is(err, controlbus.ErrConflict) {
 			return nil, fmt.Errorf("another signalbox uses %s: stop it, or give this one another data_dir: %w", cfg.DataDir, err)
 		}
@@ -227,6 +230,7 @@ func (c *console) stages() []stage {
 		stage{name: "commands", run: c.dispatcher.Run},
 		stage{name: "state", run: c.followState},
 		stage{name: "own commands", run: func(ctx context.Context) error { return c.commands.Run(ctx) }},
+		stage{name: "probes", run: func(ctx context.Context) error { return c.probes.Run(ctx) }},
 		stage{name: "http", run: func(ctx context.Context) error { return c.runHTTP(ctx, httpReady) }, ready: httpReady},
 	)
 	if c.grpc != nil {
@@ -276,6 +280,10 @@ func (c *console) runStore(ctx context.Context, ready chan<- struct{}) error {
 	c.commands = orders.New(orders.Config{
 		Ledger: c.ledger, Agents: c.dispatcher, Roster: c.roster, Store: c.store, Record: c.guard.Access().Record, Log: c.log.With("component", "commands"),
 	})
+	c.probes = probe.New(probe.Deps{
+		Store: c.state, Sender: probe.BusSender{Bus: c.commands, Policy: c.ledger.Policy}, Taps: probeTaps{c.roster}, Watcher: c.watcher,
+		Record: c.guard.Access().Record, Log: c.log.With("component", "probes"), Metrics: c.set,
+	})
 	c.copy = ledger.NewCopy(c.state, c.store, c.set, c.log.With("component", "ledger"))
 	close(ready)
 	return clickhouse.NewJanitor(c.store, c.set, log).Run(ctx)
@@ -299,7 +307,7 @@ func (c *console) runHTTP(ctx context.Context, ready chan<- struct{}) error {
 		Live: uilive.SourceFunc(func(q controlbus.LiveQuery, who controlbus.LiveReader) (uilive.Subscription, error) {
 			return c.hub.Subscribe(q, who)
 		}),
-		Self: health{c}, Effective: c.effective, Commands: c.commands, Verifier: trailVerifier{c.cfg},
+		Self: health{c}, Effective: c.effective, Commands: c.commands, Probes: c.probes, Verifier: trailVerifier{c.cfg},
 	})
 	if err != nil {
 		return err

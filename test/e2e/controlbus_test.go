@@ -262,7 +262,7 @@ brokers:
 func (s *site) token(p *person, role string) (text string) {
 	s.t.Helper()
 	p.do("makes a token", chromedp.Navigate(s.address+"/settings/tokens"), at("/settings/tokens"), p.fill("name", "terminal"),
-		browser.JS(fmt.Sprintf(`document.querySelector("[name=role]").value = %q; 0`, role)), p.submit("/settings/tokens"),
+		browser.JS(fmt.Sprintf(`document.querySelector("[name=role]").value = %q; document.querySelector("[name=env]").value = "production"; 0`, role)), p.submit("/settings/tokens"),
 		browser.Until(`!!document.querySelector(".secret code")`), browser.Value(`document.querySelector(".secret code").textContent`, &text))
 	return text
 }
