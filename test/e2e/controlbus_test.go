@@ -66,8 +66,10 @@ func openDepot(t *testing.T, rabbit, natsURL string) *depot {
 	if d.js, err = jetstream.New(broker.DialNATS(t, natsURL)); err != nil {
 		t.Fatal(err)
 	}
-	_, err = d.js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "ARCHIVE", Subjects: []string{"archive"}})
+	// The server is other tests', too.
+	archive, err := d.js.CreateOrUpdateStream(t.Context(), jetstream.StreamConfig{Name: "ARCHIVE", Subjects: []string{"archive"}})
 	must(err)
+	must(archive.Purge(t.Context()))
 	return d
 }
 
