@@ -18,6 +18,24 @@ import (
 // agent is not connected, and ErrUnsupported, with the agent's reason, for what
 // cannot be carried out.
 func (s *Service) Preview(ctx context.Context, r Request) (Draft, error) {
+	d, err := s.preview(ctx, r)
+	if errors.Is(err, controlbus.ErrDenied) && !errors.Is(err, access.ErrUnauthenticated) {
+		err = errors.Join(err, s.recordRefusal(ctx, r, err))
+	}
+	return d, err
+}
+
+// recordRefusal notes that somebody asked for what they may not do: most get no
+// further than to the preview, and it would be in the trail had they ordered it.
+func (s *Service) recordRefusal(ctx context.Context, r Request, why error) error {
+	if s.cfg.Record == nil {
+		return nil
+	}
+	ch := controlbus.ChannelName{Env: r.Env, Broker: r.Broker, Name: r.Channel}
+	return s.cfg.Record(ctx, access.Event{Code: "command.request", Target: string(r.Kind), Env: r.Env, Channel: ch.String(), Refused: true, Detail: why.Error()})
+}
+
+func (s *Service) preview(ctx context.Context, r Request) (Draft, error) {
 	who, err := person(ctx)
 	if err != nil {
 		return Draft{}, err

@@ -49,7 +49,8 @@ type Config struct {
 	Roster Roster
 	Store  Store
 	// Record appends to the audit trail, before it is shown, that somebody read
-	// beginnings of bodies; nil where nothing is recorded.
+	// beginnings of bodies, and that somebody asked for what they may not do; nil
+	// where nothing is recorded.
 	Record func(ctx context.Context, e access.Event) error
 	Log    *slog.Logger
 	Now    func() time.Time // nil: time.Now

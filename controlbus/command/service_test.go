@@ -427,3 +427,16 @@ func TestOutcomes(t *testing.T) {
 		t.Errorf("of another environment: %v", err)
 	}
 }
+
+// Who asks for what they may not do is in the audit trail, although they get no
+// further than to the preview.
+func TestRefusedPreviewIsAudited(t *testing.T) {
+	r := newRig(t, options{plan: backlog})
+	operator := as(t, "oscar", access.Grant{Role: access.Operator, Env: "prod", Channel: "*"})
+	if _, err := r.service.Preview(operator, purge("orders")); !errors.Is(err, controlbus.ErrDenied) {
+		t.Fatalf("an operator's purge: %v", err)
+	}
+	if len(r.audited) != 1 || !r.audited[0].Refused || r.audited[0].Code != "command.request" || r.audited[0].Target != "purge" || !strings.Contains(r.audited[0].Detail, "command.destroy") {
+		t.Errorf("audited: %+v", r.audited)
+	}
+}
