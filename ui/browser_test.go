@@ -24,13 +24,14 @@ import (
 	"github.com/signalbox-dev/signalbox/test/browser"
 	"github.com/signalbox-dev/signalbox/ui"
 	"github.com/signalbox-dev/signalbox/ui/live"
+	auditpage "github.com/signalbox-dev/signalbox/ui/page/audit"
 )
 
 // serveUI serves a console over loopback with the real clock.
 func serveUI(t *testing.T, s *fakeStore, r *fakeRoster, src live.Source) (string, *ui.UI) {
 	t.Helper()
 	cfg := ui.Config{Version: "test", Store: s, Roster: r, Live: src, Guard: openGuard(t), Self: fakeSelf{}, Effective: fakeEffective, Searches: searches(t)}
-	if len(s.messages) > 0 {
+	if cfg.Verifier = (&fakeVerifier{report: auditpage.Report{Entries: 12041, Root: "cm9vdA==", Heads: 3}}); len(s.messages) > 0 {
 		cfg.Commands = newCommands(time.Now())
 	} else {
 		cfg.Commands = &fakeCommands{}

@@ -425,7 +425,7 @@ func controlPages(f *fakeCommands) map[string]string {
 		"command-unconfirmed": at(controlbus.CommandUnconfirmed, controlbus.CommandPurge), "command-unknown": at(controlbus.CommandIndeterminate, controlbus.CommandDiscard),
 		"command-refused": at(controlbus.CommandRejected, controlbus.CommandPurge), "command-done": at(controlbus.CommandSucceeded, controlbus.CommandPurge),
 		"command-part": at(controlbus.CommandPartial, controlbus.CommandRedrive), "command-detour": at(controlbus.CommandSucceeded, controlbus.CommandDetour),
-		"command-new": "/control/new", "command-draft": "/control/drafts/" + draft,
+		"command-new": "/control/new", "audit": "/audit", "command-draft": "/control/drafts/" + draft,
 		"form-purge": form("purge"), "form-redrive": form("redrive"), "form-replay": form("replay"), "form-test": form("test"), "form-pause": form("pause"),
 		"form-detour": "/detours/new?env=production&broker=rabbit-eu1&channel=orders.placed&step=validate&step=headers&step=http&step=hold", "detours": "/detours",
 	}

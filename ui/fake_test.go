@@ -486,7 +486,7 @@ func filled(at time.Time) (*fakeStore, *fakeRoster) {
 
 func newUI(t testing.TB, s *fakeStore, r *fakeRoster, src live.Source) *ui.UI {
 	t.Helper()
-	cfg := ui.Config{Commands: newCommands(now), Probes: newFakeProber(), Self: fakeSelf{}, Effective: fakeEffective, Searches: searches(t), Version: "test", Store: s, Live: src, Now: func() time.Time { return now }, Guard: openGuard(t)}
+	cfg := ui.Config{Commands: newCommands(now), Verifier: &fakeVerifier{}, Probes: newFakeProber(), Self: fakeSelf{}, Effective: fakeEffective, Searches: searches(t), Version: "test", Store: s, Live: src, Now: func() time.Time { return now }, Guard: openGuard(t)}
 	if r != nil {
 		cfg.Roster = r
 	}

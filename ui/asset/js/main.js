@@ -9,6 +9,7 @@ import { startKeys, keepPlace } from "./keys.js";
 import { startMenus } from "./menu.js";
 import { startRefresh } from "./refresh.js";
 import { startTap } from "./tap.js";
+import { startTyped } from "./typed.js";
 
 /** Runs again over content that a refresh has replaced. */
 function enhance() {
@@ -29,6 +30,7 @@ startKeys();
 startComplete();
 startBusy();
 startTap();
+startTyped();
 startRefresh(enhance);
 startHistogram(enhance);
 setInterval(tickTimes, 1000);
