@@ -156,7 +156,7 @@ func (f *fakeCommands) make(q command.Request) command.Draft {
 	p := &controlbus.Preview{
 		TakenAt: at.Add(-4 * time.Second), Env: q.Env, Effect: "Removes every message that waits in " + q.Channel + "; a copy is kept by the agent for 7 days", Count: 1204,
 		Oldest: at.Add(-17*time.Minute - 20*time.Second), Newest: at.Add(-6 * time.Second), Destination: q.Destination, Reversible: controlbus.ReversiblePartly,
-		Undo: "the messages can be put back at the end of the channel until 28 Nov", Technique: "taken with acknowledgements, copied to the agent's disk first", Impact: []string{"the channel is still written to, 1.2 messages a second"},
+		Undo: "the messages can be put back at the end of the channel until 28 Nov", Technique: "taken with acknowledgements, copied to the agent's disk first", Impact: []string{"the channel is still written to, 1.2 messages a second", "consumers that are connected get nothing of what is taken"},
 		Needs: []string{"configure", "read"}, Expect: controlbus.Expect{MaxCount: 1250},
 	}
 	switch q.Kind {
@@ -165,6 +165,7 @@ func (f *fakeCommands) make(q command.Request) command.Draft {
 		p.Destination = q.Destination
 	case controlbus.CommandReplay, controlbus.CommandTest:
 		p.Effect, p.Reversible, p.Undo, p.Impact = "Sends stored messages again", controlbus.ReversibleNo, "what is sent is sent", nil
+		p.Samples = nil
 	case controlbus.CommandDetour, controlbus.CommandPause:
 		p.Effect, p.Count, p.Reversible, p.Undo = "Messages take the way through the steps", -1, controlbus.ReversibleYes, "the direct way is restored when it ends"
 	}
@@ -393,7 +394,9 @@ func newCommands(at time.Time) *fakeCommands {
 	silent := detour("pack-pause", "carts.abandoned", controlbus.DetourOn, 12*time.Minute, true)
 	silent.Heard = at.Add(-3 * time.Minute)
 	f.detours = []command.DetourView{detour("orders-schema", "orders.placed", controlbus.DetourOn, 35*time.Minute, false), broken, silent}
-	f.make(command.Request{Kind: controlbus.CommandPurge, Env: "production", Broker: "rabbit-eu1", Channel: "payments.capture.dlq"}) // draft
+	f.make(command.Request{Kind: controlbus.CommandPurge, Env: "production", Broker: "rabbit-eu1", Channel: "payments.capture.dlq"}) // draft-1
+	hold, _ := json.Marshal(controlbus.Detour{ID: "orders-hold", For: time.Hour, Steps: []controlbus.DetourStep{{Hold: &controlbus.HoldStep{}}}})
+	f.make(command.Request{Kind: controlbus.CommandDetour, Env: "production", Broker: "rabbit-eu1", Channel: "orders.placed", Args: hold}) // draft-2, without samples
 	return f
 }
 
@@ -412,10 +415,6 @@ func controlPages(f *fakeCommands) map[string]string {
 	at := func(state controlbus.CommandState, kind controlbus.CommandKind) string {
 		return "/control/" + string(f.id(state, kind))
 	}
-	draft := ""
-	for id := range f.drafts {
-		draft = id
-	}
 	form := func(kind string) string {
 		return "/control/new?env=production&broker=rabbit-eu1&system=rabbitmq&channel=payments.capture.dlq&kind=" + kind
 	}
@@ -425,7 +424,7 @@ func controlPages(f *fakeCommands) map[string]string {
 		"command-unconfirmed": at(controlbus.CommandUnconfirmed, controlbus.CommandPurge), "command-unknown": at(controlbus.CommandIndeterminate, controlbus.CommandDiscard),
 		"command-refused": at(controlbus.CommandRejected, controlbus.CommandPurge), "command-done": at(controlbus.CommandSucceeded, controlbus.CommandPurge),
 		"command-part": at(controlbus.CommandPartial, controlbus.CommandRedrive), "command-detour": at(controlbus.CommandSucceeded, controlbus.CommandDetour),
-		"command-new": "/control/new", "audit": "/audit", "command-draft": "/control/drafts/" + draft,
+		"command-new": "/control/new", "audit": "/audit", "command-draft": "/control/drafts/draft-1", "command-draft-bare": "/control/drafts/draft-2",
 		"form-purge": form("purge"), "form-redrive": form("redrive"), "form-replay": form("replay"), "form-test": form("test"), "form-pause": form("pause"),
 		"form-detour": "/detours/new?env=production&broker=rabbit-eu1&channel=orders.placed&step=validate&step=headers&step=http&step=hold", "detours": "/detours",
 	}

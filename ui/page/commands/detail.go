@@ -570,3 +570,11 @@ func why(f url.Values) (string, error) {
 	}
 	return s, nil
 }
+
+// cancelWords say who asked it to stop, and why.
+func cancelWords(m detailView) string {
+	if m.CancelWhy == "" {
+		return "by " + m.CancelBy
+	}
+	return "by " + m.CancelBy + ": “" + m.CancelWhy + "”"
+}

@@ -45,7 +45,6 @@ type draftView struct {
 	Consent   string
 	Second    bool
 	Wrong     string
-	Duration  string
 }
 
 func (p *Pages) draft(w http.ResponseWriter, r *http.Request) error {
@@ -117,14 +116,6 @@ func makeDraft(v *page.View, who access.Identity, d *command.Draft) draftView {
 	switch s.Kind {
 	case controlbus.CommandPurge, controlbus.CommandDiscard, controlbus.CommandRedrive:
 		m.Keep = "Keep them there"
-	}
-	o := jobOptions(s)
-	if n := s.Preview.Count; n > 0 && o.Rate > 0 {
-		if o.Max > 0 {
-			n = min(n, o.Max)
-		}
-		took := time.Duration(float64(n)/o.Rate*float64(time.Second)) + time.Duration(len(o.Ramp))*max(o.Settle, controlbus.DefaultSettle)
-		m.Duration = component.Plural(n, "message") + " at " + component.Rate(o.Rate) + "/s: about " + component.Span(took.Round(time.Second)) + "."
 	}
 	if s.UndoOf == "" {
 		if q := values(s).Encode(); len(q) < 6000 {

@@ -53,6 +53,7 @@ type previewView struct {
 	Options     []component.Pair // what was chosen, in words
 	Fingerprint string
 	Agent       string
+	About       bool // it is about messages that wait or are stored
 }
 
 func makePreview(v *page.View, s *controlbus.CommandSpec) *previewView {
@@ -63,6 +64,13 @@ func makePreview(v *page.View, s *controlbus.CommandSpec) *previewView {
 	m := &previewView{
 		Effect: sentence(p.Effect), From: linkTo(v, s.Target.Channel), Oldest: p.Oldest, Newest: p.Newest, Taken: p.TakenAt, Technique: sentence(p.Technique),
 		Fingerprint: p.Fingerprint, Options: optionWords(s), Agent: component.Visible(s.Target.Agent),
+	}
+	if text := takes(s); text != "" {
+		m.Options = append(m.Options, component.Pair{Name: "Takes", Value: text})
+	}
+	switch s.Kind {
+	case controlbus.CommandPurge, controlbus.CommandRedrive, controlbus.CommandDiscard, controlbus.CommandReplay:
+		m.About = true
 	}
 	switch {
 	case p.Count < 0:
@@ -321,3 +329,32 @@ type Act struct {
 
 // URLOf is the address of a command's page by the text of its id.
 func URLOf(id string) string { return URL(controlbus.CommandID(id)) }
+
+// takes is how long a bulk command lasts at the rate that was chosen; empty
+// where that cannot be told.
+func takes(s *controlbus.CommandSpec) string {
+	o, n := jobOptions(s), s.Preview.Count
+	if o.Max > 0 {
+		n = min(n, o.Max)
+	}
+	if n <= 0 || o.Rate <= 0 {
+		return ""
+	}
+	settle := o.Settle
+	if settle == 0 {
+		settle = controlbus.DefaultSettle
+	}
+	looks, before := 0, int64(0)
+	for _, step := range o.Ramp {
+		if before += step; before > n {
+			break
+		}
+		looks++
+	}
+	took := time.Duration(float64(n)/o.Rate*float64(time.Second)) + time.Duration(looks)*settle
+	text := component.Plural(n, "message") + " at " + component.Rate(o.Rate) + "/s: about " + component.Span(max(took.Round(time.Second), time.Second))
+	if looks > 0 {
+		text += ", " + component.Plural(looks, "look") + " of " + component.Span(settle) + " included"
+	}
+	return text
+}
