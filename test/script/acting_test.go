@@ -28,7 +28,13 @@ func TestVerbsThatAct(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts a real console and a real agent")
 	}
-	s := startSite(t)
+	act(t, startSite(t), "testdata/acting", nil)
+}
+
+// act runs the stories of a directory against a site, with an agent of its own
+// beside a JetStream of its own.
+func act(t *testing.T, s *site, stories string, vars map[string]string) {
+	t.Helper()
 	nc := broker.DialNATS(t, broker.NATSEmbedded(t, nil).URL)
 	js, err := jetstream.New(nc)
 	if err != nil {
@@ -65,12 +71,15 @@ func TestVerbsThatAct(t *testing.T) {
 	})
 	bin := program.Dir(t)
 	testscript.Run(t, testscript.Params{
-		Dir:                 "testdata/acting",
+		Dir:                 stories,
 		RequireExplicitExec: true,
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("PATH", bin+string(os.PathListSeparator)+env.Getenv("PATH"))
 			env.Setenv("SIGNALBOX_URL", s.url)
 			env.Setenv("HOME", env.WorkDir)
+			for name, value := range vars {
+				env.Setenv(name, value)
+			}
 			env.Setenv("FIRST", controlbus.HashID("script", "7").String())
 			return nil
 		},

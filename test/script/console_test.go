@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"os"
@@ -28,8 +29,9 @@ import (
 
 // site is a real console with messages in it.
 type site struct {
-	url string
-	n   int // sent by drip
+	url   string
+	token string // of who asks; empty where the console is open
+	n     int    // sent by drip
 }
 
 // Messages of the site, oldest first, a second apart and ten minutes ago.
@@ -110,6 +112,13 @@ func (s *site) drip(ctx context.Context, t *testing.T) {
 
 func startSite(t *testing.T) *site {
 	t.Helper()
+	return startSiteWith(t, map[string]any{"access": map[string]any{"mode": "open"}}, func(*site, string) {})
+}
+
+// startSiteWith adds keys to the console's configuration. before is called while
+// the console is not there yet, with its data directory.
+func startSiteWith(t *testing.T, keys map[string]any, before func(s *site, data string)) *site {
+	t.Helper()
 	enginetest.Require(t)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -118,7 +127,11 @@ func startSite(t *testing.T) *site {
 	addr := l.Addr().String()
 	l.Close()
 	dir := t.TempDir()
-	cfg, err := json.Marshal(map[string]any{"data_dir": filepath.Join(dir, "data"), "listen": addr, "listen_grpc": "", "grace": "10s", "access": map[string]any{"mode": "open"}})
+	s := &site{url: "http://" + addr}
+	before(s, filepath.Join(dir, "data"))
+	all := map[string]any{"data_dir": filepath.Join(dir, "data"), "listen": addr, "listen_grpc": "", "grace": "10s"}
+	maps.Copy(all, keys)
+	cfg, err := json.Marshal(all)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -127,7 +140,6 @@ func startSite(t *testing.T) *site {
 		t.Fatal(err)
 	}
 	p := program.Start(t, program.Console, nil, "serve", "-config", path)
-	s := &site{url: "http://" + addr}
 	s.until(t, "console", "/api/v1/health", p, func([]byte) bool { return true })
 	if err := s.send(messagesAt(time.Now().Add(-10 * time.Minute))...); err != nil {
 		t.Fatal(err)
@@ -148,7 +160,14 @@ func startSite(t *testing.T) *site {
 func (s *site) until(t *testing.T, what, path string, p *program.Process, ok func([]byte) bool) {
 	t.Helper()
 	for deadline := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
-		if res, err := http.Get(s.url + path); err == nil {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, s.url+path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if s.token != "" {
+			req.Header.Set("Authorization", "Bearer "+s.token)
+		}
+		if res, err := http.DefaultClient.Do(req); err == nil {
 			b, err := io.ReadAll(res.Body)
 			res.Body.Close()
 			if err == nil && res.StatusCode == 200 && ok(b) {
