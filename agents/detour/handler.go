@@ -85,21 +85,24 @@ func (m *Manager) order(ctx context.Context, d link.Dispatch, kind controlbus.Co
 		return begun(err)
 	}
 	now := time.Now().Round(0)
+	after, err := m.positions(ctx, channel, way.technique, spec)
+	if err != nil {
+		return begun(err)
+	}
 	if w != nil {
 		spec.ID = w.id
 		w.renew(spec.For)
 		if err := w.want(func(r *record) {
+			// What is taken from already goes on where it is.
+			for c, position := range r.After {
+				after[c] = position
+			}
+			r.After = after
 			r.Detour, r.Command, r.Consumer, r.Wanted, r.Ordered, r.Words = spec, d.Command, consumer, true, now, way.words
 		}); err != nil {
 			return controlbus.CommandResult{Outcome: controlbus.CommandFailed, Detail: err.Error()}
 		}
 		return m.await(ctx, w, false)
-	}
-	after := ""
-	if way.technique == byJunction {
-		if after, err = m.last(ctx, channel); err != nil {
-			return begun(err)
-		}
 	}
 	w, err = m.add(record{
 		After: after, Detour: spec, Kind: kind, Broker: channel.Broker, Channel: channel.Name, Consumer: consumer, Command: d.Command,
@@ -111,17 +114,33 @@ func (m *Manager) order(ctx context.Context, d link.Dispatch, kind controlbus.Co
 	return m.await(ctx, w, true)
 }
 
-// last is the last position in a channel that keeps what has been read.
-func (m *Manager) last(ctx context.Context, channel controlbus.ChannelName) (string, error) {
+// positions are the last ones in the channels that are taken from and keep what
+// has been read.
+func (m *Manager) positions(ctx context.Context, channel controlbus.ChannelName, t technique, d controlbus.Detour) (map[string]string, error) {
 	a, err := m.adapter(channel)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
-	v, err := inspect(ctx, a, channel.Name)
-	if err != nil || !v.Keeps {
-		return "", err // what waits there is taken
+	var from []string
+	if t == byJunction {
+		from = append(from, channel.Name)
 	}
-	return v.UpTo, nil
+	for _, s := range d.Steps {
+		if s.Channel != nil {
+			from = append(from, s.Channel.Receive)
+		}
+	}
+	after := map[string]string{}
+	for _, c := range from {
+		v, err := inspect(ctx, a, c)
+		if err != nil {
+			return nil, fmt.Errorf("look at %s: %w", c, err)
+		}
+		if v.Keeps {
+			after[c] = v.UpTo
+		}
+	}
+	return after, nil
 }
 
 // asExpected compares the broker's topology with the preview's.

@@ -169,3 +169,44 @@ func TestCancelledBeforeOn(t *testing.T) {
 		nothingLeft(t, mem, "orders")
 	})
 }
+
+// TestJunctionEndsUnderLoad ends a junction whose channel never runs empty.
+func TestJunctionEndsUnderLoad(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		mem := agenttest.NewMemory("in", "out")
+		a := mem.Adapter()
+		l := begin(t, t.TempDir(), limited{a, a, a, a, a})
+		defer l.end()
+		d := simple("j")
+		d.To = "out"
+		l.succeed(orderOf(controlbus.CommandDetour, "in", d))
+		stop, sent := make(chan struct{}), make(chan int)
+		go func() {
+			for n := 0; ; n += 10 {
+				select {
+				case <-stop:
+					sent <- n
+					return
+				case <-time.After(time.Millisecond):
+					mem.Publish("in", msgs(n, n+10)...)
+				}
+			}
+		}()
+		time.Sleep(time.Second)
+		if r := l.doWithin(orderOf(controlbus.CommandUndetour, "in", nil), 10*time.Second); r.Outcome != controlbus.CommandSucceeded {
+			t.Errorf("undetour: %s: %s", r.Outcome, r.Detail)
+		}
+		time.Sleep(100 * time.Millisecond)
+		close(stop)
+		n := <-sent
+		list := append(mem.Waiting("out"), mem.Waiting("in")...)
+		seen := map[string]bool{}
+		for _, m := range list {
+			seen[m.MessageID] = true
+		}
+		if len(list) != n || len(seen) != n || len(mem.Waiting("in")) == 0 {
+			t.Errorf("%d messages sent, %d there, %d distinct, %d of them left in the channel", n, len(list), len(seen), len(mem.Waiting("in")))
+		}
+		nothingLeft(t, mem, "in", "out")
+	})
+}

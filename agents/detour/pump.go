@@ -119,14 +119,11 @@ func (w *worker) stages(ctx context.Context, a agents.Adapter, source string, re
 	mark := newMarker(w.m.cfg.Agent, rec.Channel, w.id, rec.Made)
 	newStage := func(from, to string, n int) *stage {
 		return &stage{
-			w: w, from: from, to: to, final: final, name: stageName(w.id, n), first: n == 0, filter: match, mark: mark,
+			w: w, from: from, to: to, final: final, name: stageName(w.id, n), after: rec.After[from], first: n == 0, filter: match, mark: mark,
 			park: func(ctx context.Context) (string, error) { return w.park(ctx, a) }, bypass: d.OnFailure == controlbus.DetourBypass,
 		}
 	}
 	first := newStage(source, final, 0)
-	if rec.Technique == byJunction {
-		first.after = rec.After
-	}
 	if plainHold(d) {
 		if !released {
 			return nil, nil
@@ -234,6 +231,7 @@ func (w *worker) drain(ctx context.Context, a agents.Adapter, source string, edi
 	}
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
+	halted := rec.Technique != byJunction
 	settled, since, measured := int64(-1), time.Now(), time.Now()
 	for {
 		select {
@@ -257,15 +255,15 @@ func (w *worker) drain(ctx context.Context, a agents.Adapter, source string, edi
 					w.depth(ctx, a, rec.Channel)
 				}
 			}
+			if first := p.stages[0]; !halted && (upTo > 0 && max(rec.Position, first.passed.Load()) >= upTo || upTo == 0 && most >= 0 && first.done.Load() >= most) {
+				first.halt()
+				if halted = true; len(through) == 0 && rec.Hold == "" {
+					return true, nil
+				}
+			}
 			if n := p.done(); n != settled || !p.idle() {
 				settled, since = n, now
-				first := p.stages[0]
-				over := rec.Technique == byJunction && len(through) == 0 && rec.Hold == "" && p.idle() &&
-					(upTo > 0 && first.passed.Load() >= upTo || upTo == 0 && most > 0 && first.done.Load() >= most)
-				if !over {
-					continue
-				}
-				return true, nil
+				continue
 			}
 			if now.Sub(since) < quiet {
 				continue
@@ -292,7 +290,8 @@ func (w *worker) empty(ctx context.Context, a agents.Adapter, rec record, others
 			continue
 		}
 		v, err := w.look(ctx, a, c)
-		if err != nil || v.Waiting() > 0 {
+		// What keeps everything tells nothing; that all is quiet has to do.
+		if err != nil || !v.Keeps && v.Waiting() > 0 {
 			return false, err
 		}
 	}
@@ -310,11 +309,11 @@ func channelsOf(rec record) []string {
 }
 
 // bound is what lies in a junction's channel now: the last position where these
-// are numbers, else how many.
+// are numbers, else how many; -1 where nobody can tell.
 func (w *worker) bound(ctx context.Context, a agents.Adapter, channel string) (upTo uint64, most int64) {
 	v, err := w.look(ctx, a, channel)
-	if err != nil {
-		return 0, 0
+	if _, inspects := a.(agents.Inspector); err != nil || !inspects {
+		return 0, -1
 	}
 	if seq, err := strconv.ParseUint(v.UpTo, 10, 64); err == nil {
 		return seq, 0

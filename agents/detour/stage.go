@@ -36,6 +36,7 @@ type stage struct {
 	park   func(ctx context.Context) (channel string, err error)
 	bypass bool
 
+	halt    context.CancelFunc // it takes no more; set by run
 	in      agents.Intake
 	outlets map[string]agents.Outlet
 	sender  agents.Sender
@@ -60,6 +61,8 @@ type namedStep struct {
 func (s *stage) run(take, op context.Context, a agents.Adapter, open func()) (err error) {
 	s.op, s.outlets, s.ready, s.size = op, map[string]agents.Outlet{}, nil, 0
 	s.sender = a.(agents.Sender)
+	take, s.halt = context.WithCancel(take)
+	defer s.halt()
 	defer s.close()
 	if _, err := s.outlet(s.to); err != nil {
 		return err
@@ -248,7 +251,7 @@ func (s *stage) flush(context.Context) error {
 		s.done.Add(int64(len(settle)))
 		if seq, err := strconv.ParseUint(settle[len(settle)-1].Position, 10, 64); err == nil {
 			s.passed.Store(seq)
-			if s.after != "" {
+			if s.first && s.after != "" {
 				s.w.passed(seq)
 			}
 		}

@@ -54,11 +54,11 @@ type record struct {
 	Park    string    `json:"park"`    // of its own
 	Hold    string    `json:"hold"`    // where a hold step behind others keeps messages
 
-	// After is the last position that was in a junction's channel when it was
-	// ordered, where positions last: a channel that keeps what has been read is
-	// not sent on from its beginning. Position is the last one settled.
-	After    string `json:"after,omitempty"`
-	Position uint64 `json:"position,omitempty"`
+	// After is, of each channel that is taken from and keeps what has been read,
+	// the last position it had when it was ordered: it is not taken from its
+	// beginning. Position is the last one settled in a junction's own channel.
+	After    map[string]string `json:"after,omitempty"`
+	Position uint64            `json:"position,omitempty"`
 
 	// Left is how much of its time was left at Saved. While the agent lives its
 	// monotonic clock counts; the wall clock only for the time it was down.

@@ -55,7 +55,7 @@ func (w *worker) depth(ctx context.Context, a agents.Adapter, channel string) {
 		upTo, _ = strconv.ParseUint(v.UpTo, 10, 64)
 	}
 	w.mu.Lock()
-	if after, err := strconv.ParseUint(w.rec.After, 10, 64); err == nil && n >= 0 {
+	if after, err := strconv.ParseUint(w.rec.After[channel], 10, 64); err == nil && n >= 0 {
 		// Such a channel keeps what has been read: the positions tell.
 		n = max(0, int64(upTo)-int64(max(after, w.rec.Position)))
 	}

@@ -360,7 +360,7 @@ func (w *worker) watch(ctx context.Context, a agents.Adapter, p *pump, edition i
 // off leads messages the direct way again, works the backlog off and removes
 // what is left.
 func (w *worker) off(ctx context.Context, a agents.Adapter, rec record, edition int) (bool, error) {
-	source, upTo, most := rec.Channel, uint64(0), int64(0)
+	source, upTo, most := rec.Channel, uint64(0), int64(-1)
 	g, _ := a.(agents.Gater)
 	worked := rec.Phase == phaseOn || rec.Phase == phaseDraining || rec.Phase == phaseRemoving
 	if rec.Technique == byGate {
