@@ -178,7 +178,7 @@ func (c *Copy) rows(ctx context.Context, events []Event) ([]storage.CommandEvent
 			}
 			known[e.Command] = cmd
 		}
-		body, err := json.Marshal(withoutExcerpts(*e))
+		body, err := json.Marshal(eventWithout(*e)) // who searches there need not have the right
 		if err != nil {
 			return nil, fmt.Errorf("ledger: copy: event %d: %w", e.Seq, err)
 		}
@@ -198,20 +198,4 @@ func (c *Copy) rows(ctx context.Context, events []Event) ([]storage.CommandEvent
 		rows = append(rows, r)
 	}
 	return rows, nil
-}
-
-// withoutExcerpts leaves out the beginnings of bodies: whoever searches the copy
-// need not have the right to read them.
-func withoutExcerpts(e Event) Event {
-	if e.Spec == nil || e.Spec.Preview == nil {
-		return e
-	}
-	spec := *e.Spec
-	p := *spec.Preview
-	p.Samples = slices.Clone(p.Samples)
-	for i := range p.Samples {
-		p.Samples[i].Excerpt = ""
-	}
-	spec.Preview, e.Spec = &p, &spec
-	return e
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"slices"
 	"sync"
 	"time"
 
@@ -314,9 +313,9 @@ func (l *Ledger) Events(ctx context.Context, id controlbus.CommandID) ([]Event, 
 	if err != nil {
 		return nil, err
 	}
-	for i := range events {
-		if events[i].Spec != nil {
-			events[i].Spec = &c.CommandSpec
+	if who, _ := access.From(ctx); !readsBodies(who, c) {
+		for i := range events {
+			events[i] = eventWithout(events[i])
 		}
 	}
 	return events, nil
@@ -338,16 +337,14 @@ func (l *Ledger) Commands(ctx context.Context, q Query) ([]controlbus.Command, e
 
 // clip takes out what needs the right to read bodies.
 func clip(who access.Identity, c controlbus.Command) controlbus.Command {
-	if c.Preview == nil || who.Can(access.ReadBody, c.Target.Channel.Env, c.Target.Channel.Name) {
+	if readsBodies(who, c) {
 		return c
 	}
-	p := *c.Preview
-	p.Samples = slices.Clone(p.Samples)
-	for i := range p.Samples {
-		p.Samples[i].Excerpt = ""
-	}
-	c.Preview = &p
-	return c
+	return commandWithout(c)
+}
+
+func readsBodies(who access.Identity, c controlbus.Command) bool {
+	return who.Can(access.ReadBody, c.Target.Channel.Env, c.Target.Channel.Name)
 }
 
 // change runs f on a command in one transaction and does what follows from a

@@ -58,7 +58,7 @@ func (s *Store) outcomes(ctx context.Context, oq storage.OutcomeQuery) ([]storag
 		q.fixed("command", "command", id)
 		q.where("number > {after:Int64}")
 		q.bind("after", oq.After)
-		q.visible("env", "channel")
+		q.visible("env", "") // whoever may see the command may see what it did
 		q.add("ORDER BY number, ts DESC\nLIMIT 1 BY number")
 	case oq.UID.IsZero() && oq.MessageID == "":
 		return nil, fmt.Errorf("%w: want a command or a message", controlbus.ErrInvalid)
