@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"go.opentelemetry.io/collector/pdata/plog"
-	"go.uber.org/goleak"
 
 	"github.com/signalbox-dev/signalbox/agents"
 	"github.com/signalbox-dev/signalbox/agents/agenttest"
@@ -22,9 +21,10 @@ import (
 	"github.com/signalbox-dev/signalbox/agents/journal"
 	"github.com/signalbox-dev/signalbox/controlbus"
 	"github.com/signalbox-dev/signalbox/controlbus/link"
+	"github.com/signalbox-dev/signalbox/test/broker"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { broker.Main(m) }
 
 // rig is an agent's command side with a fake broker: a real executor, journal and
 // archive, which die and come back as a test wants.
@@ -33,6 +33,7 @@ type rig struct {
 	dir   string
 	b     *agenttest.Queues
 	other *agenttest.Queues
+	real  agents.Adapter // in place of b, where set
 	pages func(after string, limit int) (link.FetchPage, error)
 	rules []link.AllowRule
 	red   export.Redaction
@@ -107,6 +108,9 @@ func (r *rig) start() {
 		Archive: agents.ArchiveConfig{MaxBytes: r.max, MaxAge: time.Hour}, Log: slog.New(slog.DiscardHandler), Changed: func() {},
 		Broker: func(name string) (agents.Adapter, bool) {
 			ad := map[string]agents.Adapter{"b": r.b, "other": r.other}[name]
+			if name == "b" && r.real != nil {
+				ad = r.real
+			}
 			return ad, ad != nil
 		},
 		Lost: func(string) { _, _ = r.b.Connect(context.Background()) },
