@@ -197,11 +197,8 @@ type formView struct {
 func newForm(v *page.View, p probe.Probe, err error) formView {
 	f := formView{
 		ID: p.ID, Name: p.Name, InEnv: p.In.Env, InBroker: p.In.Broker, InChannel: p.In.Name, OutEnv: p.Out.Env, OutBroker: p.Out.Broker, OutChannel: p.Out.Name,
-		Every: p.Every.String(), Deadline: p.Deadline.String(), ContentType: p.ContentType, Body: p.Body, Key: p.Key, Expect: p.Expect, Separate: p.Separate, Paused: p.Paused,
+		Every: short(p.Every), Deadline: short(p.Deadline), ContentType: p.ContentType, Body: p.Body, Key: p.Key, Expect: p.Expect, Separate: p.Separate, Paused: p.Paused,
 		BackURL: v.URL("/probes"),
-	}
-	if p.Every == 0 {
-		f.Every = ""
 	}
 	if p.ID != "" {
 		f.BackURL = v.URL("/probes/" + p.ID)
@@ -213,4 +210,19 @@ func newForm(v *page.View, p probe.Probe, err error) formView {
 		f.Wrong = component.Visible(strings.TrimPrefix(strings.ReplaceAll(err.Error(), controlbus.ErrInvalid.Error()+": ", ""), "probe: "))
 	}
 	return f
+}
+
+// short writes a time as people type it: 1m, not 1m0s.
+func short(d time.Duration) string {
+	if d == 0 {
+		return ""
+	}
+	text := d.String()
+	if strings.HasSuffix(text, "m0s") {
+		text = strings.TrimSuffix(text, "0s")
+	}
+	if strings.HasSuffix(text, "h0m") {
+		text = strings.TrimSuffix(text, "0m")
+	}
+	return text
 }
