@@ -77,7 +77,7 @@ func (m *Manager) makeDetour(ctx context.Context, d link.Dispatch, resumed bool)
 // order makes a detour or a pause, or changes the one that is there.
 func (m *Manager) order(ctx context.Context, d link.Dispatch, kind controlbus.CommandKind, spec controlbus.Detour, way way, consumer string) controlbus.CommandResult {
 	channel := d.Target.Channel
-	w, err := m.mayUpdate(spec.ID, channel, kind, way.technique)
+	w, err := m.mayUpdate(spec.ID, channel, kind, way.technique, spec)
 	if err != nil {
 		return rejected(err)
 	}

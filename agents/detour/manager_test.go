@@ -374,6 +374,27 @@ func TestHoldWithFilter(t *testing.T) {
 		l.succeed(orderOf(controlbus.CommandUndetour, "orders", controlbus.UndetourArgs{ID: "d"}))
 		wantMessages(t, mem, "orders", 0, 2, 4, 1, 3)
 		nothingLeft(t, mem, "orders")
+
+		// Other steps without hold let go what is held; a plain hold does at its end.
+		l.succeed(orderOf(controlbus.CommandDetour, "orders", d))
+		mem.Publish("orders", msgs(1, 2)...)
+		time.Sleep(time.Second)
+		wantMessages(t, mem, "sb.park.d-hold", 1)
+		l.succeed(orderOf(controlbus.CommandDetour, "orders", simple("d")))
+		time.Sleep(time.Second)
+		wantMessages(t, mem, "orders", 0, 2, 4, 1, 3, 1)
+		l.succeed(orderOf(controlbus.CommandDetour, "orders", d))
+		mem.Publish("orders", msgs(3, 4)...)
+		time.Sleep(time.Second)
+		l.succeed(orderOf(controlbus.CommandDetour, "orders", simple("d", hold)))
+		mem.Publish("orders", msgs(7, 8)...)
+		time.Sleep(time.Second)
+		wantMessages(t, mem, "orders", 0, 2, 4, 1, 3, 1)
+		l.succeed(orderOf(controlbus.CommandUndetour, "orders", controlbus.UndetourArgs{ID: "d"}))
+		if n := len(mem.Waiting("orders")); n != 8 {
+			t.Errorf("%d messages, want 8", n)
+		}
+		nothingLeft(t, mem, "orders")
 	})
 }
 
@@ -417,6 +438,9 @@ func TestJunctionWithChannelStep(t *testing.T) {
 				_ = in.Accept(ctx, list)
 			}
 		}()
+		other := d
+		other.Steps = d.Steps[1:]
+		l.refuse(orderOf(controlbus.CommandDetour, "in", other), "on their way")
 		mem.Publish("in", msgs(0, 5)...)
 		time.Sleep(500 * time.Millisecond)
 		l.succeed(orderOf(controlbus.CommandUndetour, "in", controlbus.UndetourArgs{ID: "j"}))

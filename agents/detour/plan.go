@@ -252,7 +252,7 @@ func (m *Manager) plan(ctx context.Context, ask controlbus.Ask) (controlbus.Plan
 		if err != nil {
 			return p, err
 		}
-		update, err := m.mayUpdate(d.ID, channel, controlbus.CommandDetour, w.technique)
+		update, err := m.mayUpdate(d.ID, channel, controlbus.CommandDetour, w.technique, d)
 		if err != nil {
 			return p, err
 		}
@@ -270,7 +270,7 @@ func (m *Manager) plan(ctx context.Context, ask controlbus.Ask) (controlbus.Plan
 		if err != nil {
 			return p, err
 		}
-		if _, err := m.mayUpdate("", channel, controlbus.CommandPause, w.technique); err != nil {
+		if _, err := m.mayUpdate("", channel, controlbus.CommandPause, w.technique, controlbus.Detour{}); err != nil {
 			return p, err
 		}
 		p.Technique, p.Impact, p.Needs = w.words, w.impact, w.needs
@@ -313,7 +313,7 @@ func (m *Manager) plan(ctx context.Context, ask controlbus.Ask) (controlbus.Plan
 
 // mayUpdate returns the detour that an order would change, nil where it makes a
 // new one, or says why it can do neither.
-func (m *Manager) mayUpdate(id string, channel controlbus.ChannelName, kind controlbus.CommandKind, t technique) (*worker, error) {
+func (m *Manager) mayUpdate(id string, channel controlbus.ChannelName, kind controlbus.CommandKind, t technique, d controlbus.Detour) (*worker, error) {
 	w, same := m.find(id, channel.Broker, channel.Name)
 	if w == nil {
 		return nil, nil
@@ -326,6 +326,10 @@ func (m *Manager) mayUpdate(id string, channel controlbus.ChannelName, kind cont
 		return nil, fmt.Errorf("%w: the channel has %s %s already; a channel has one at a time", controlbus.ErrConflict, rec.Kind, w.id)
 	case rec.Technique != t:
 		return nil, fmt.Errorf("%w: %s is a %s, and would become a %s: remove it first", controlbus.ErrConflict, w.id, rec.Technique, t)
+	case t == byJunction && rec.Detour.To != d.To:
+		return nil, fmt.Errorf("%w: %s sends to %s: remove it first", controlbus.ErrConflict, w.id, rec.Detour.To)
+	case !slices.Equal(channelsOf(rec.Detour), channelsOf(d)):
+		return nil, fmt.Errorf("%w: messages may be on their way through the channels of %s's steps: remove it first", controlbus.ErrConflict, w.id)
 	}
 	return w, nil
 }

@@ -123,17 +123,19 @@ func (w *worker) stages(ctx context.Context, a agents.Adapter, source string, re
 			park: func(ctx context.Context) (string, error) { return w.park(ctx, a) }, bypass: d.OnFailure == controlbus.DetourBypass,
 		}
 	}
+	var list []*stage
 	first := newStage(source, final, 0)
 	if plainHold(d) {
-		if !released {
-			return nil, nil
+		if released {
+			list = append(list, first)
 		}
-		return []*stage{first}, nil
+		return w.letGo(list, rec.Hold, released, newStage), nil
 	}
 	if _, err := w.park(ctx, a); err != nil {
 		return nil, err
 	}
-	list := []*stage{first}
+	list = append(list, first)
+	held := rec.Hold
 	for _, s := range d.Steps {
 		at := list[len(list)-1]
 		switch {
@@ -145,10 +147,7 @@ func (w *worker) stages(ctx context.Context, a agents.Adapter, source string, re
 			if err != nil {
 				return nil, err
 			}
-			at.to = hold
-			if released {
-				list = append(list, newStage(hold, final, len(list)))
-			}
+			at.to, held = hold, hold
 		default:
 			st, err := compile(s, w.m.allow)
 			if err != nil {
@@ -157,8 +156,23 @@ func (w *worker) stages(ctx context.Context, a agents.Adapter, source string, re
 			at.steps = append(at.steps, namedStep{s.Name(), st})
 		}
 	}
-	return list, nil
+	return w.letGo(list, held, released || d.Steps[len(d.Steps)-1].Hold == nil, newStage), nil
 }
+
+// letGo adds the stage that sends on what a hold step has put aside, be it one
+// that the detour has no more.
+func (w *worker) letGo(list []*stage, held string, released bool, newStage func(from, to string, n int) *stage) []*stage {
+	if held == "" || !released {
+		return list
+	}
+	s := newStage(held, "", holdStage)
+	s.to = s.final
+	return append(list, s)
+}
+
+// holdStage is the number of the stage that lets go what was held: always the
+// same, for a broker may take no second consumer of its channel.
+const holdStage = 99
 
 // stageName is of what a stage leaves on a broker that must remember it.
 func stageName(id string, n int) string { return "sb-detour-" + id + "-" + strconv.Itoa(n) }
@@ -225,7 +239,7 @@ func (w *worker) drain(ctx context.Context, a agents.Adapter, source string, edi
 	if rec.Technique == byJunction {
 		quiet = 2 * time.Second
 	}
-	through := channelsOf(rec)
+	through := channelsOf(rec.Detour)
 	if len(through) > 0 {
 		quiet = 5 * time.Second // the user's own program may have some in hand
 	}
@@ -298,9 +312,10 @@ func (w *worker) empty(ctx context.Context, a agents.Adapter, rec record, others
 	return true, nil
 }
 
-func channelsOf(rec record) []string {
+// channelsOf are those of channel steps: send, receive, send, ...
+func channelsOf(d controlbus.Detour) []string {
 	var all []string
-	for _, s := range rec.Detour.Steps {
+	for _, s := range d.Steps {
 		if s.Channel != nil {
 			all = append(all, s.Channel.Send, s.Channel.Receive)
 		}

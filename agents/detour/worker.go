@@ -372,7 +372,7 @@ func (w *worker) off(ctx context.Context, a agents.Adapter, rec record, edition 
 			source = v.Backlog
 		}
 		worked = worked || v.On || v.Waiting > 0
-		if err != nil && source != "" && len(channelsOf(rec)) == 0 && rec.Hold == "" {
+		if err != nil && source != "" && len(channelsOf(rec.Detour)) == 0 && rec.Hold == "" {
 			// The channel is gone: only what waits for it keeps the rest.
 			view, lookErr := w.look(ctx, a, source)
 			worked = !errors.Is(lookErr, controlbus.ErrNotFound) && (lookErr != nil || view.Waiting() > 0)
@@ -425,7 +425,7 @@ func (w *worker) remove(ctx context.Context, a agents.Adapter) (bool, error) {
 	rec, _ := w.record()
 	if r, ok := a.(agents.Releaser); ok && rec.Technique == byJunction {
 		n := 0
-		for i, channel := range append([]string{rec.Channel}, channelsOf(rec)...) {
+		for i, channel := range append([]string{rec.Channel}, channelsOf(rec.Detour)...) {
 			if i > 0 && i%2 == 1 {
 				continue // a step's Send: nobody takes from it here
 			}
