@@ -40,6 +40,7 @@ type Copy struct {
 	every  time.Duration
 	copied int64 // up to this event
 	head   int64 // the newest that was seen
+	begun  bool  // both are known
 
 	lag atomic.Int64
 }
@@ -56,7 +57,10 @@ func (c *Copy) Run(ctx context.Context) error {
 	failed := false
 	retry := backoff.Backoff{Base: c.every, Cap: time.Minute, Floor: c.every}
 	for known := false; ; {
-		err := c.look(ctx)
+		var err error
+		if c.begun {
+			err = c.look(ctx) // also while the store is away: the lag is to be seen
+		}
 		if err == nil && !known {
 			err = c.begin(ctx)
 			known = err == nil
@@ -94,11 +98,23 @@ func (c *Copy) begin(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if copied > c.head {
-		// The ledger was set back to an earlier state: its numbers begin again
-		// where that ended, and rows of the same number replace each other.
-		c.log.WarnContext(ctx, "the copy of the ledger is ahead of it: copying all of it again", "copied", copied, "ledger", c.head)
-		copied = 0
+	if copied > 0 {
+		last, err := c.store.EventsAfter(ctx, copied-1, 1)
+		if err != nil {
+			return err
+		}
+		if len(last) == 0 {
+			// The ledger was set back to an earlier state: its numbers begin again
+			// where that ended, and rows of the same number replace each other.
+			c.log.WarnContext(ctx, "the copy of the ledger is ahead of it: copying all of it again", "copied", copied)
+			copied = 0
+		}
+	}
+	if !c.begun {
+		c.head, c.begun = copied, true
+		if err := c.look(ctx); err != nil {
+			return err
+		}
 	}
 	c.copied = copied
 	return nil

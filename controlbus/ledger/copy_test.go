@@ -61,6 +61,12 @@ func (s *sink) count() int {
 	return len(s.rows)
 }
 
+func (s *sink) row(seq int64) storage.CommandEvent {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.rows[seq]
+}
+
 func TestCopy(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, stop := context.WithCancel(access.With(t.Context(), access.Identity{ID: "u", Name: "ann", Kind: access.KindUser, Grants: access.Everywhere(access.Admin)}))
@@ -100,7 +106,7 @@ func TestCopy(t *testing.T) {
 		if to.count() != 1500 || lag() != "signalbox_ledger_copy_lag_events 0" {
 			t.Errorf("%d copied, %s", to.count(), lag())
 		}
-		e := to.rows[1]
+		e := to.row(1)
 		if e.Type != "requested" || e.Kind != controlbus.CommandTest || e.Target.Channel.Name != "orders" || e.Actor.Name != "ann" || e.Reason != "why" || !strings.Contains(e.Body, `"effect":"x"`) || strings.Contains(e.Body, "canary") {
 			t.Errorf("row: %+v", e)
 		}
@@ -120,6 +126,26 @@ func TestCopy(t *testing.T) {
 		time.Sleep(3 * time.Minute)
 		if to.count() != 1560 || lag() != "signalbox_ledger_copy_lag_events 0" {
 			t.Errorf("after it: %d copied, %s", to.count(), lag())
+		}
+		stop()
+		wg.Wait()
+
+		// A ledger that was set back is copied again.
+		store, set = ledgertest.NewMemory(), metrics.NewSet()
+		if l, err = ledger.New(cfg, store, slog.New(slog.DiscardHandler)); err != nil {
+			t.Fatal(err)
+		}
+		ctx, stop = context.WithCancel(access.With(t.Context(), access.Identity{ID: "u", Name: "bob", Kind: access.KindUser, Grants: access.Everywhere(access.Admin)}))
+		request(3)
+		c = ledger.NewCopy(store, to, set, slog.New(slog.DiscardHandler))
+		wg.Go(func() {
+			if err := c.Run(ctx); err != nil {
+				t.Error(err)
+			}
+		})
+		time.Sleep(time.Second)
+		if to.row(1).Actor.Name != "bob" || lag() != "signalbox_ledger_copy_lag_events 0" {
+			t.Errorf("of a ledger that was set back: %+v, %s", to.row(1), lag())
 		}
 		stop()
 		wg.Wait()

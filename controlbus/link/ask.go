@@ -15,8 +15,10 @@ const (
 	// no deadline of its own; AskAgain how often it repeats the question.
 	AskWithin = 10 * time.Second
 	AskAgain  = 2 * time.Second
-	// MaxAsks are open at a time over all agents.
-	MaxAsks = 64
+	// MaxAsks are open at a time over all agents, MaxAsksOfOne to one: an agent
+	// that does not answer keeps nobody from asking others.
+	MaxAsks      = 64
+	MaxAsksOfOne = 16
 )
 
 // question is one Ask that has not been answered.
@@ -110,8 +112,14 @@ func (d *Dispatcher) openAsk(agent string, ask controlbus.Ask) (*question, error
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if len(d.asks) >= MaxAsks {
-		return nil, fmt.Errorf("link: agent %q: %w: %d questions to agents are open; try again in some seconds", agent, controlbus.ErrOverloaded, len(d.asks))
+	same := 0
+	for _, open := range d.asks {
+		if open.agent == agent {
+			same++
+		}
+	}
+	if len(d.asks) >= MaxAsks || same >= MaxAsksOfOne {
+		return nil, fmt.Errorf("link: agent %q: %w: %d questions to it and %d to all agents are open; try again in some seconds", agent, controlbus.ErrOverloaded, same, len(d.asks))
 	}
 	d.asks[q.ask.ID] = q
 	return q, nil

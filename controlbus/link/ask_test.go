@@ -129,7 +129,7 @@ func TestAsksAreBounded(t *testing.T) {
 		})
 		synctest.Wait()
 		var full, answered, late atomic.Int32
-		for range link.MaxAsks + 10 {
+		for range link.MaxAsksOfOne + 10 {
 			r.wg.Go(func() {
 				ctx, over := context.WithTimeout(r.ctx, time.Minute)
 				defer over()
@@ -145,7 +145,7 @@ func TestAsksAreBounded(t *testing.T) {
 			})
 		}
 		time.Sleep(2 * time.Minute)
-		if full.Load() != 10 || answered.Load() != link.MaxAsks || late.Load() != 0 || most.Load() != 4 {
+		if full.Load() != 10 || answered.Load() != link.MaxAsksOfOne || late.Load() != 0 || most.Load() != 4 {
 			t.Errorf("%d refused, %d answered, %d late; %d at a time", full.Load(), answered.Load(), late.Load(), most.Load())
 		}
 	})
