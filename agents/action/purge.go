@@ -242,7 +242,7 @@ func (r *removing) Settle(ctx context.Context, done, kept []*item) error {
 	err := r.taking.Settle(ctx, done, kept)
 	if err == nil && len(done) > 0 {
 		r.k.position = done[len(done)-1].msg.Position
-		if r.k.to != nil && len(r.doubt) == 0 {
+		if r.k.to != nil && r.doubtful() == 0 {
 			r.k.to.Removed()
 		}
 	}

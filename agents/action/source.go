@@ -59,7 +59,20 @@ type taking struct {
 	kept, now, doubt map[string]int64
 	sent             map[string]int64 // by id: settled copies of equal messages, before this intake
 	here             map[string]int64 // and given out by this one
+
+	// A broker that dies forgets what it was told last, although it took it: then
+	// messages are there again that had left. lately are the ids of those that
+	// can be known again; back are those of them that may be there, until as many
+	// others as a window has have come, since they would have come first.
+	lately []string
+	latest int
+	back   map[string]int64
+	backs  int64
+	fresh  int
 }
+
+// remembered is how many messages are known again after the broker died.
+const remembered = 1 << 16
 
 func newTaking(t taking) *taking {
 	t.kept, t.doubt, t.sent = map[string]int64{}, map[string]int64{}, map[string]int64{}
@@ -131,12 +144,14 @@ func (t *taking) sort(ctx context.Context, msgs []*agents.Message) ([]*item, err
 		t.looked++
 		t.size = max(t.size*9/10, int64(len(m.Body)+256))
 		it := t.item(m)
+		t.fresh++
 		switch {
 		case t.now[it.id] > 0: // it failed before, or was left alone
 			t.now[it.id]--
 			back = append(back, m)
-		case it.known && t.doubt[it.id] > 0: // it is safe elsewhere, and did not leave
+		case it.known && t.doubt[it.id]+t.back[it.id] > 0: // it is safe elsewhere, and did not leave
 			gone = append(gone, m)
+			t.fresh = 0
 		case t.start >= 0 && t.looked-int64(len(gone)) > t.start-t.gone:
 			// Beyond the bound only what is in doubt was looked for.
 			back = append(back, m)
@@ -155,9 +170,15 @@ func (t *taking) sort(ctx context.Context, msgs []*agents.Message) ([]*item, err
 		}
 		for _, m := range gone {
 			id := t.key(m)
+			if t.doubt[id] == 0 {
+				t.back[id]--
+				t.backs--
+				continue
+			}
 			if t.doubt[id]--; t.doubt[id] == 0 {
 				delete(t.doubt, id)
 			}
+			t.remember(id)
 		}
 		t.looked -= int64(len(gone)) // counted as gone already
 	}
@@ -166,7 +187,30 @@ func (t *taking) sort(ctx context.Context, msgs []*agents.Message) ([]*item, err
 			return nil, err
 		}
 	}
+	if t.fresh > window {
+		t.back, t.backs = nil, 0
+	}
 	return out, nil
+}
+
+// lost is to be called when the connection went away: the broker may have died.
+func (t *taking) lost() {
+	t.back, t.backs, t.fresh = make(map[string]int64, len(t.lately)), int64(len(t.lately)), 0
+	for _, id := range t.lately {
+		t.back[id]++
+	}
+}
+
+// remember notes that a message that can be known again has left.
+func (t *taking) remember(id string) {
+	switch {
+	case t.lasting: // what left a position cannot come back to it
+	case len(t.lately) < remembered:
+		t.lately = append(t.lately, id)
+	default:
+		t.lately[t.latest%remembered] = id
+		t.latest++
+	}
 }
 
 // doubtful is how many messages may come back that are safe elsewhere.
@@ -174,7 +218,7 @@ func (t *taking) doubtful() (n int64) {
 	for _, d := range t.doubt {
 		n += d
 	}
-	return n
+	return n + t.backs
 }
 
 func (t *taking) key(m *agents.Message) string {
@@ -224,6 +268,9 @@ func (t *taking) Settle(ctx context.Context, done, kept []*item) error {
 	}
 	if !t.lasting {
 		for _, it := range done {
+			if it.known {
+				t.remember(it.id)
+			}
 			if len(t.sent) >= 1<<20 {
 				clear(t.sent) // equal messages so far apart share an id; a bound is a bound
 			}

@@ -208,6 +208,9 @@ func (w *work) drive(ctx context.Context, j *job.Job[*item], src interface {
 			}
 		}
 		_ = src.Rest(ctx)
+		if l, ok := src.(interface{ lost() }); ok {
+			l.lost()
+		}
 		w.a.env.Log.WarnContext(ctx, "command waits", "command", w.run.Dispatch.Command, "error", err)
 		w.notice = "waits: " + cutText(err.Error(), 300)
 		saving, cancel := context.WithTimeout(context.WithoutCancel(ctx), callTimeout)

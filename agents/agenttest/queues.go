@@ -26,6 +26,7 @@ type Queues struct {
 
 	mu       sync.Mutex
 	queues   map[string][]*held
+	gone     map[string][]*held // accepted, oldest first
 	seq      int64
 	life     int // of the connection: an intake of an earlier one is dead
 	topology string
@@ -41,7 +42,7 @@ type held struct {
 
 // NewQueues returns a broker with empty channels. It is connected.
 func NewQueues(channels ...string) *Queues {
-	q := &Queues{Fake: NewFake(channels...), queues: map[string][]*held{}}
+	q := &Queues{Fake: NewFake(channels...), queues: map[string][]*held{}, gone: map[string][]*held{}}
 	for _, c := range channels {
 		q.queues[c] = nil
 	}
@@ -93,6 +94,22 @@ func (q *Queues) Break() {
 				h.taken, h.redelivered = nil, true
 			}
 		}
+	}
+}
+
+// Crash is Break of a broker that has not kept the last n acceptances of each
+// channel, as one that is killed may: these messages are at the head again.
+func (q *Queues) Crash(n int) {
+	q.Break()
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for channel, gone := range q.gone {
+		keep := max(len(gone)-n, 0)
+		for _, h := range gone[keep:] {
+			h.taken, h.redelivered = nil, true
+		}
+		q.queues[channel] = append(slices.Clone(gone[keep:]), q.queues[channel]...)
+		q.gone[channel] = gone[:keep]
 	}
 }
 
@@ -272,6 +289,7 @@ func (in *queueIntake) Accept(ctx context.Context, msgs []*agents.Message) error
 		l := in.q.queues[in.channel]
 		i := slices.IndexFunc(l, func(h *held) bool { return h.seq == m.Raw.(int64) && h.taken == in })
 		if i >= 0 {
+			in.q.gone[in.channel] = append(in.q.gone[in.channel], l[i])
 			in.q.queues[in.channel] = slices.Delete(l, i, i+1)
 			in.held--
 		}

@@ -39,7 +39,13 @@ func (in *intake) Accept(ctx context.Context, msgs []*agents.Message) error {
 				return err
 			}
 		}
-		return nil
+		if in.follow {
+			return nil
+		}
+		// An acknowledgement has no answer, and one that is still on its way when
+		// this process dies is lost with it. What comes behind it has one; the
+		// prefetch is that of consumers to come, and each sets its own.
+		return in.ch.Qos(in.window, 0, false)
 	})
 	if err != nil {
 		return in.wrap(err)
