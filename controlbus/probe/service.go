@@ -171,7 +171,14 @@ func (s *Service) begin(ctx context.Context, wg *sync.WaitGroup, places chan str
 		s.running[p.ID] = true
 		wg.Go(func() {
 			defer func() { <-places }()
-			_, err := s.run(access.With(ctx, identity(p)), p, "probe "+p.Name, p.In.Name)
+			mine, err := true, error(nil)
+			if !asked {
+				// Consoles on one database share the schedule.
+				mine, err = s.Store.TakeTurn(ctx, p.ID, now, now.Add(-p.Every*9/10))
+			}
+			if mine && err == nil {
+				_, err = s.run(access.With(ctx, identity(p)), p, "probe "+p.Name, p.In.Name)
+			}
 			if err != nil && ctx.Err() == nil {
 				s.Log.ErrorContext(ctx, "probe run not kept", "probe", p.Name, "error", err)
 			}

@@ -82,6 +82,20 @@ type memory struct {
 	mu     sync.Mutex
 	probes map[string]probe.Probe
 	runs   []probe.Run
+	turns  map[string]time.Time
+}
+
+func (m *memory) TakeTurn(_ context.Context, id string, now, since time.Time) (bool, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if at, ok := m.turns[id]; ok && at.After(since) {
+		return false, nil
+	}
+	if m.turns == nil {
+		m.turns = map[string]time.Time{}
+	}
+	m.turns[id] = now
+	return true, nil
 }
 
 func (m *memory) Probes(context.Context) ([]probe.Probe, error) {
@@ -260,6 +274,31 @@ func TestSchedule(t *testing.T) {
 		if err := <-ended; err != nil {
 			t.Error(err)
 		}
+	})
+}
+
+func TestConsolesShareASchedule(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := &world{takes: 50 * time.Millisecond}
+		one, m := newService(w)
+		two := probe.New(probe.Deps{Store: m, Sender: w, Taps: w, Watcher: w.w, Log: slog.New(slog.DiscardHandler)})
+		ctx, stop := context.WithCancel(context.Background())
+		var ended sync.WaitGroup
+		for _, s := range []*probe.Service{one, two} {
+			ended.Go(func() { _ = s.Run(ctx) })
+		}
+		p, err := one.Save(as(access.Operator), probe.Probe{Name: "x", In: in, Out: out, Every: 30 * time.Second, Body: "order"}, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(10 * time.Minute)
+		synctest.Wait()
+		if runs, _ := m.ProbeRuns(ctx, p.ID, "", 1000); len(runs) < 15 || len(runs) > 23 {
+			t.Errorf("runs every 30s in 10 minutes by two consoles: got %d, want about 20", len(runs))
+		}
+		stop()
+		ended.Wait()
 	})
 }
 

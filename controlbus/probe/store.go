@@ -1,6 +1,9 @@
 package probe
 
-import "context"
+import (
+	"context"
+	"time"
+)
 
 // Store keeps probes and their runs. Methods may be called concurrently; those
 // that look for one probe return controlbus.ErrNotFound.
@@ -11,6 +14,9 @@ type Store interface {
 	// controlbus.ErrConflict; more than MaxProbes is controlbus.ErrTooLarge.
 	SaveProbe(ctx context.Context, p Probe) error
 	DeleteProbe(ctx context.Context, id string) error
+	// TakeTurn says whether a scheduled run is this console's to begin: none was
+	// begun since the time given, by any of the consoles that share the store.
+	TakeTurn(ctx context.Context, id string, now, since time.Time) (bool, error)
 	// AddRun keeps a run, and of its probe the newest KeptRuns.
 	AddRun(ctx context.Context, r Run) error
 	// ProbeRuns are newest first; before is a run's ID, empty for the newest.

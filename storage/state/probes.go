@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/signalbox-dev/signalbox/controlbus"
 	"github.com/signalbox-dev/signalbox/controlbus/probe"
@@ -83,9 +84,28 @@ func (s *Store) DeleteProbe(ctx context.Context, id string) error {
 		if _, err := tx.ExecContext(ctx, `DELETE FROM probe_runs WHERE probe = ?`, id); err != nil {
 			return err
 		}
+		if _, err := tx.ExecContext(ctx, `DELETE FROM probe_turns WHERE probe = ?`, id); err != nil {
+			return err
+		}
 		_, err := tx.ExecContext(ctx, `DELETE FROM probes WHERE id = ?`, id)
 		return err
 	})
+}
+
+// TakeTurn says whether a probe's next run is this console's: nobody has begun
+// one since the time given.
+func (s *Store) TakeTurn(ctx context.Context, id string, now, since time.Time) (mine bool, err error) {
+	err = s.inTx(ctx, "take a probe's turn", func(tx querier) error {
+		res, err := tx.ExecContext(ctx, `INSERT INTO probe_turns (probe, at) VALUES (?, ?)
+			ON CONFLICT (probe) DO UPDATE SET at = excluded.at WHERE probe_turns.at <= ?`, id, now.UnixMilli(), since.UnixMilli())
+		if err != nil {
+			return err
+		}
+		n, err := res.RowsAffected()
+		mine = n == 1
+		return err
+	})
+	return mine, err
 }
 
 // AddRun keeps a run, and of its probe the newest. One of a probe that was

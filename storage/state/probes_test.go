@@ -58,6 +58,15 @@ func TestProbes(t *testing.T) {
 		if err != nil || len(page) != 7 || page[0].ID != "006" {
 			t.Errorf("runs before: got %v, %v", page, err)
 		}
+		at := time.Unix(1_700_000_000, 0)
+		for _, turn := range []struct {
+			now, since time.Time
+			want       bool
+		}{{at, at.Add(-time.Minute), true}, {at.Add(time.Second), at.Add(-time.Second), false}, {at.Add(time.Minute), at, true}, {at.Add(time.Minute), at.Add(59 * time.Second), false}} {
+			if got, err := s.TakeTurn(ctx, "p1", turn.now, turn.since); err != nil || got != turn.want {
+				t.Errorf("turn at %v, none since %v: got %v, %v, want %v", turn.now, turn.since, got, err, turn.want)
+			}
+		}
 		if err := s.DeleteProbe(ctx, "p1"); err != nil {
 			t.Fatal(err)
 		}
