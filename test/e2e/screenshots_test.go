@@ -56,6 +56,19 @@ func TestScreenshots(t *testing.T) {
 		return href
 	}
 	do("window", browser.Size(1280, 900, false))
+	// A redrive slow enough to be seen at work, and the dialog of another.
+	at := func(prefix string) browser.Action {
+		return browser.Until(`location.pathname.startsWith("` + prefix + `") && document.readyState === "complete"`)
+	}
+	dialog := func() (href string) {
+		t.Helper()
+		do("preview", chromedp.Navigate(url+"/control/new?kind=redrive&env=demo&broker=nats-demo&system=nats&channel=DEADLETTERS&rate=0.5"), loaded,
+			browser.JS(`document.querySelector("form.order").requestSubmit();0`), at("/control/drafts/"), browser.Value(`location.href`, &href))
+		return href
+	}
+	var command string
+	do("order", chromedp.Navigate(dialog()), at("/control/drafts/"), browser.JS(`document.getElementById("reason").value = "address check fixed, INC-479";0`),
+		browser.JS(`document.querySelector("[data-order]").click();0`), browser.Until(`/^\/control\/[0-9a-f]{32}$/.test(location.pathname)`), browser.Value(`location.origin + location.pathname`, &command))
 	pages := []struct{ name, at, ready string }{
 		{"overview", url + "/?range=15m", `document.querySelector(".uplot canvas")`},
 		{"channels", url + "/channels?range=15m", `document.querySelector("tbody tr")`},
@@ -64,6 +77,8 @@ func TestScreenshots(t *testing.T) {
 		{"message", link("/messages?range=1h&q=channel:DEADLETTERS+paymentId", `main tbody a[href^="/messages/"]`), `document.querySelector(".line li")`},
 		{"livetap", url + "/live", `document.querySelectorAll(".taprow").length > 30 && !document.querySelector("[data-live-note=tap-matched]").textContent.startsWith("0/")`},
 		{"control", url + "/control", `document.querySelector("main h1")`},
+		{"command", command, `document.querySelector("progress")`},
+		{"dialog", dialog(), `document.querySelector("dialog.command")`},
 		{"command-form", url + "/detours/new?step=validate&step=hold", `document.querySelectorAll(".steps > li").length === 2`},
 		{"detours", url + "/detours", `document.querySelector("main h1")`},
 		{"audit", url + "/audit", `document.querySelector("main tbody tr, main .empty")`},
@@ -78,7 +93,7 @@ func TestScreenshots(t *testing.T) {
 			for _, width := range []int64{1280, 390} {
 				label := fmt.Sprintf("%s-%s-%d", p.name, theme, width)
 				height := int64(900)
-				if p.name == "livetap" || p.name == "messages" {
+				if p.name == "livetap" || p.name == "messages" || p.name == "dialog" {
 					height = 720 // payloads do not compress
 				}
 				if width == 390 {

@@ -134,7 +134,9 @@ func (p *Pages) show(w http.ResponseWriter, r *http.Request, wrong error) error 
 	who, _ := access.From(r.Context())
 	v.Env = c.Target.Channel.Env
 	m := p.detail(v, who, &c)
-	m.Told = v.Form.Get("told")
+	if told := v.Form.Get("told"); !c.State.Terminal() || told != "ordered" && told != "approved" && told != "control" {
+		m.Told = told // on its way only while it is
+	}
 	m.timeline(&c, events)
 	if err := p.outcomes(ctx, v, &c, &m); err != nil {
 		return err
@@ -164,7 +166,7 @@ func (p *Pages) detail(v *page.View, who access.Identity, c *controlbus.Command)
 	m.Means, m.Todo = explained(c, v.Now)
 	m.Tone = m.State.Kind
 	r := rightsOn(who, c, ledger.Action(c.Kind))
-	if c.ApprovedBy != nil {
+	if c.ApprovedBy != nil && c.ApprovedBy.ID != c.RequestedBy.ID {
 		m.Approved, m.ApprovedAt = component.Visible(c.ApprovedBy.Name), c.ApprovedAt
 	}
 	if c.CancelAsked != nil {
@@ -236,7 +238,16 @@ func (m *detailView) counts(c *controlbus.Command) {
 	add("failed", "is-stop", n.Failed)
 	add("left alone", "is-off", n.Skipped)
 	if j := c.Progress.Job; j != nil {
-		add("came back dead", "is-stop", j.Refailed)
+		refailed := j.Refailed
+		if c.Result != nil { // its last word is newer than the last report
+			var proof struct {
+				Refailed int64 `json:"refailed"`
+			}
+			if json.Unmarshal(c.Result.Evidence, &proof) == nil {
+				refailed = max(refailed, proof.Refailed)
+			}
+		}
+		add("came back dead", "is-stop", refailed)
 	}
 	if rest := n.Matched - n.Done - n.Failed - n.Skipped; rest > 0 {
 		what := "not reached"
