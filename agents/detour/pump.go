@@ -166,7 +166,7 @@ func (w *worker) letGo(list []*stage, held string, released bool, newStage func(
 		return list
 	}
 	s := newStage(held, "", holdStage)
-	s.to = s.final
+	s.to, s.removes = s.final, true
 	return append(list, s)
 }
 
@@ -305,7 +305,7 @@ func (w *worker) empty(ctx context.Context, a agents.Adapter, rec record, others
 		}
 		v, err := w.look(ctx, a, c)
 		// What keeps everything tells nothing; that all is quiet has to do.
-		if err != nil || !v.Keeps && v.Waiting() > 0 {
+		if err != nil || c == rec.Hold && v.Ready > 0 || !v.Keeps && v.Waiting() > 0 {
 			return false, err
 		}
 	}

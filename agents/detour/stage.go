@@ -11,6 +11,7 @@ import (
 
 	"github.com/signalbox-dev/signalbox/agents"
 	"github.com/signalbox-dev/signalbox/controlbus"
+	"github.com/signalbox-dev/signalbox/controlbus/backoff"
 	"github.com/signalbox-dev/signalbox/controlbus/filter"
 )
 
@@ -23,18 +24,21 @@ const (
 // stage takes messages out of one channel, through steps, to another. One
 // goroutine runs it, so that order is kept.
 type stage struct {
-	w      *worker
-	from   string
-	name   string // of what must survive a restart of the agent
-	after  string // the position after which it begins, when it begins for the first time
-	to     string
-	final  string // where messages go that leave the steps out
-	steps  []namedStep
-	first  bool // it takes what comes from outside: filter and loop guard are there
-	filter *filter.Filter
-	mark   marker
-	park   func(ctx context.Context) (channel string, err error)
-	bypass bool
+	w     *worker
+	from  string
+	name  string // of what must survive a restart of the agent
+	after string // the position after which it begins, when it begins for the first time
+	to    string
+	final string // where messages go that leave the steps out
+	steps []namedStep
+	// removes: messages are gone once settled, whatever the channel keeps. Such a
+	// stage has no memory on the broker, and looks again when there is no more.
+	removes bool
+	first   bool // it takes what comes from outside: filter and loop guard are there
+	filter  *filter.Filter
+	mark    marker
+	park    func(ctx context.Context) (channel string, err error)
+	bypass  bool
 
 	halt    context.CancelFunc // it takes no more; set by run
 	in      agents.Intake
@@ -67,17 +71,25 @@ func (s *stage) run(take, op context.Context, a agents.Adapter, open func()) (er
 	if _, err := s.outlet(s.to); err != nil {
 		return err
 	}
-	in, err := a.(agents.Taker).Intake(op, s.from, agents.IntakeOptions{Window: window, Follow: true, Name: s.name, After: s.after})
-	if err != nil {
+	o := agents.IntakeOptions{Window: window, Follow: true, Name: s.name, After: s.after}
+	if s.removes {
+		o = agents.IntakeOptions{Window: window}
+	}
+	if s.in, err = a.(agents.Taker).Intake(op, s.from, o); err != nil {
 		return fmt.Errorf("take from %s: %w", s.from, err)
 	}
-	s.in = in
 	s.alive()
 	open()
 	for take.Err() == nil {
-		msgs, err := in.Next(take, batch)
+		msgs, err := s.in.Next(take, batch)
 		if take.Err() != nil && len(msgs) == 0 {
 			return nil
+		}
+		if errors.Is(err, io.EOF) && s.removes {
+			if err := s.reopen(take, a, o); err != nil {
+				return err
+			}
+			continue
 		}
 		if errors.Is(err, io.EOF) {
 			return fmt.Errorf("take from %s: %w: it ended", s.from, agents.ErrNotConnected)
@@ -96,6 +108,23 @@ func (s *stage) run(take, op context.Context, a agents.Adapter, open func()) (er
 			return err
 		}
 	}
+	return nil
+}
+
+// reopen looks again, after a while, into a channel that had no more.
+func (s *stage) reopen(take context.Context, a agents.Adapter, o agents.IntakeOptions) error {
+	ctx, cancel := context.WithTimeout(s.op, brokerPatience)
+	_ = s.in.Close(ctx) // nothing is held
+	cancel()
+	s.in = nil
+	if !backoff.Sleep(take, time.Second) {
+		return nil
+	}
+	in, err := a.(agents.Taker).Intake(s.op, s.from, o)
+	if err != nil {
+		return fmt.Errorf("take from %s: %w", s.from, err)
+	}
+	s.in = in
 	return nil
 }
 
