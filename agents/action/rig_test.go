@@ -113,7 +113,15 @@ func (r *rig) start() {
 			}
 			return ad, ad != nil
 		},
-		Lost: func(string) { _, _ = r.b.Connect(context.Background()) },
+		Lost: func(string) {
+			ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+			defer cancel()
+			if r.real != nil {
+				_, _ = r.real.Connect(ctx)
+				return
+			}
+			_, _ = r.b.Connect(ctx)
+		},
 		Logs: r.logs,
 	}
 	if r.a, err = New(env); err != nil {
@@ -223,12 +231,12 @@ func (r *rig) result(id controlbus.CommandID) (controlbus.CommandResult, bool) {
 
 func (r *rig) await(id controlbus.CommandID) controlbus.CommandResult {
 	r.t.Helper()
-	for end := time.Now().Add(30 * time.Second); ; time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(2 * time.Minute); ; time.Sleep(time.Millisecond) {
 		if res, ok := r.result(id); ok {
 			return res
 		}
 		if time.Now().After(end) {
-			r.t.Fatal("no result within 30s")
+			r.t.Fatal("no result within 2m")
 		}
 	}
 }
