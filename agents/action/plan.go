@@ -34,7 +34,7 @@ func (a *Actions) Plan(ctx context.Context, ask controlbus.Ask) (controlbus.Plan
 	case away(err):
 		return controlbus.Plan{}, err
 	}
-	return controlbus.Plan{Refused: err.Error()}, nil
+	return controlbus.Plan{Refused: sentence(err, controlbus.ErrUnsupported)}, nil
 }
 
 func (a *Actions) plan(ctx context.Context, ask controlbus.Ask) (controlbus.Plan, error) {
@@ -138,12 +138,12 @@ func (q *question) look(ctx context.Context, text string) (mean int64, err error
 	msgs, traces, err := p.Peek(ctx, q.target.Name, n, q.ask.Look)
 	switch {
 	case errors.Is(err, controlbus.ErrConflict):
-		q.note("Waiting messages are not shown: looking at them would leave traces on the broker (%v).", err)
+		q.note("Waiting messages are not shown. %s", sentence(err, controlbus.ErrConflict))
 		return 0, nil
 	case away(err), ctx.Err() != nil:
 		return 0, err
 	case err != nil:
-		q.note("Waiting messages cannot be shown: %v.", err)
+		q.note("Waiting messages cannot be shown: %s", sentence(err, controlbus.ErrUnsupported))
 		return 0, nil
 	}
 	if traces != "" {
@@ -171,9 +171,9 @@ func (q *question) room(mean int64) error {
 		return fmt.Errorf("no copy can be kept: %v", err) //nolint:errorlint // final as it is
 	}
 	if need > free {
-		return fmt.Errorf("%w: a copy of about %d MiB does not fit into the agent's archive, which has %d MiB free (commands.archive.max_bytes)", controlbus.ErrTooLarge, need>>20, free>>20)
+		return fmt.Errorf("%w: a copy of about %s does not fit into the agent's archive, which has %s free (commands.archive.max_bytes)", controlbus.ErrTooLarge, size(need), size(free))
 	}
-	q.note("A copy is kept in the agent's archive (%d MiB free) for %v.", free>>20, q.a.env.Archive.MaxAge)
+	q.note("A copy is kept in the agent's archive (%s free) for %s.", size(free), span(q.a.env.Archive.MaxAge))
 	return nil
 }
 

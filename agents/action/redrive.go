@@ -49,7 +49,7 @@ func (a *Actions) redrive(ctx context.Context, run *link.Run) controlbus.Command
 		return reject(fmt.Errorf("%w: the broker's topology has changed since the preview; nothing was done", controlbus.ErrConflict))
 	}
 	from := w.at.Job
-	if w.at.Resumes == 0 {
+	if w.fresh {
 		w.at.Start = view.Ready
 	} else {
 		from = from.Restart()

@@ -28,6 +28,7 @@ type work struct {
 	// checkpoint.
 	cursor func() *cursor
 	at     checkpoint
+	fresh  bool   // there is no checkpoint
 	notice string // why it waits
 }
 
@@ -71,11 +72,14 @@ func (a *Actions) begin(run *link.Run) (*work, error) {
 	if w.adapter, err = a.broker(w.target); err != nil {
 		return nil, err
 	}
-	if run.Resumed && len(run.Checkpoint) > 0 {
+	w.fresh = !run.Resumed || len(run.Checkpoint) == 0
+	if !w.fresh {
 		if err := json.Unmarshal(run.Checkpoint, &w.at); err != nil {
 			return nil, fmt.Errorf("%w: the checkpoint cannot be read: %w", controlbus.ErrInvalid, err)
 		}
-		w.at.Resumes++
+	}
+	if run.Resumed {
+		w.at.Resumes++ // an earlier process may have sent something before its first checkpoint
 	}
 	return w, nil
 }
