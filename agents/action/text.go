@@ -41,17 +41,16 @@ func size(n int64) string {
 
 // span is a duration of hours and days in words.
 func span(d time.Duration) string {
-	n, unit := d, "hour"
-	switch {
-	case d >= 48*time.Hour && d%(24*time.Hour) == 0:
-		n, unit = d/(24*time.Hour), "day"
-	case d >= time.Hour && d%time.Hour == 0:
-		n = d / time.Hour
-	default:
+	unit, name := time.Hour, "hour"
+	if d >= 48*time.Hour && d%(24*time.Hour) == 0 {
+		unit, name = 24*time.Hour, "day"
+	}
+	switch n := d / unit; {
+	case n == 0 || d%unit != 0:
 		return d.String()
+	case n == 1:
+		return "1 " + name
+	default:
+		return fmt.Sprintf("%d %ss", n, name)
 	}
-	if n == 1 {
-		return "1 " + unit
-	}
-	return fmt.Sprintf("%d %ss", n, unit)
 }
