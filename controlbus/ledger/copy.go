@@ -194,7 +194,7 @@ func (c *Copy) rows(ctx context.Context, events []Event) ([]storage.CommandEvent
 			}
 			known[e.Command] = cmd
 		}
-		body, err := json.Marshal(eventWithout(*e)) // who searches there need not have the right
+		body, err := json.Marshal(eventWithout(*e, true)) // who searches there need not have the right
 		if err != nil {
 			return nil, fmt.Errorf("ledger: copy: event %d: %w", e.Seq, err)
 		}

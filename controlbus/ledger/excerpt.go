@@ -4,21 +4,80 @@ import (
 	"bytes"
 	"encoding/json"
 	"slices"
+	"strings"
 
 	"github.com/signalbox-dev/signalbox/controlbus"
+	"github.com/signalbox-dev/signalbox/controlbus/access"
 )
 
 // Beginnings of message bodies stand in the samples of previews, and in the
-// evidence of results, such as a peek's, under the same name. Whoever may not
-// read bodies gets neither.
+// evidence of results, such as a peek's, under the same name; a test message's
+// body stands in its arguments. Whoever may not read bodies gets none of them.
 const excerptKey = "excerpt"
 
-func previewWithout(p *controlbus.Preview) *controlbus.Preview {
+// sees says what of a command is for who asks: bodies, and samples at all. What
+// a replay sends is of other channels than the one it is sent to, so its samples
+// are for those who may see everything that it was chosen from.
+func sees(who access.Identity, c *controlbus.Command) (bodies, samples bool) {
+	ch := c.Target.Channel
+	bodies = who.Can(access.ReadBody, ch.Env, ch.Name)
+	if c.Kind != controlbus.CommandReplay {
+		return bodies, true
+	}
+	args, err := controlbus.DecodeArgs[controlbus.ReplayArgs](c.Args)
+	switch {
+	case err != nil:
+		return false, false
+	case args.Selection == nil: // an undo: from the channel itself
+		return bodies, true
+	}
+	return bodies && covers(who, access.ReadBody, args.Selection), covers(who, access.ViewMetadata, args.Selection)
+}
+
+// covers says whether who may do a wherever a selection was chosen from. All of
+// its sets of rules hold, so one that is covered is enough; the star of a rule's
+// pattern is a character that the star of who's own takes in.
+func covers(who access.Identity, a access.Action, sel *controlbus.Selection) bool {
+	if sel.All || len(sel.Scope) == 0 {
+		return who.Can(a, sel.Env, "*")
+	}
+	return slices.ContainsFunc(sel.Scope, func(set []controlbus.ScopeRule) bool {
+		return !slices.ContainsFunc(set, func(r controlbus.ScopeRule) bool {
+			return controlbus.MatchPattern(r.Env, sel.Env) && !who.Can(a, sel.Env, r.Channel)
+		})
+	})
+}
+
+// argsWithout are arguments without a body; what cannot be read is left out
+// whole.
+func argsWithout(kind controlbus.CommandKind, raw json.RawMessage) json.RawMessage {
+	if kind != controlbus.CommandTest || len(raw) == 0 {
+		return raw
+	}
+	var fields map[string]json.RawMessage
+	if json.Unmarshal(raw, &fields) != nil {
+		return nil
+	}
+	for name := range fields {
+		if strings.EqualFold(name, "body") { // as the decoder reads it
+			delete(fields, name)
+		}
+	}
+	b, err := json.Marshal(fields)
+	if err != nil {
+		return nil
+	}
+	return b
+}
+
+func previewWithout(p *controlbus.Preview, samples bool) *controlbus.Preview {
 	if p == nil {
 		return nil
 	}
 	c := *p
-	c.Samples = slices.Clone(p.Samples)
+	if c.Samples = nil; samples {
+		c.Samples = slices.Clone(p.Samples)
+	}
 	for i := range c.Samples {
 		c.Samples[i].Excerpt = ""
 	}
@@ -65,18 +124,20 @@ func prune(v any) {
 	}
 }
 
-// commandWithout is a command without excerpts.
-func commandWithout(c controlbus.Command) controlbus.Command {
-	c.Preview, c.Result, c.LateResult = previewWithout(c.Preview), resultWithout(c.Result), resultWithout(c.LateResult)
+// commandWithout is a command without bodies, and without samples at all unless
+// these are for who asks.
+func commandWithout(c controlbus.Command, samples bool) controlbus.Command {
+	c.Args, c.Preview = argsWithout(c.Kind, c.Args), previewWithout(c.Preview, samples)
+	c.Result, c.LateResult = resultWithout(c.Result), resultWithout(c.LateResult)
 	return c
 }
 
-// eventWithout is an event without excerpts.
-func eventWithout(e Event) Event {
+// eventWithout is an event without them.
+func eventWithout(e Event, samples bool) Event {
 	e.Result = resultWithout(e.Result)
-	if e.Spec != nil && e.Spec.Preview != nil {
+	if e.Spec != nil {
 		spec := *e.Spec
-		spec.Preview = previewWithout(spec.Preview)
+		spec.Args, spec.Preview = argsWithout(spec.Kind, spec.Args), previewWithout(spec.Preview, samples)
 		e.Spec = &spec
 	}
 	return e

@@ -155,7 +155,8 @@ func (l *Ledger) Request(ctx context.Context, r Request) (controlbus.Command, er
 		return controlbus.Command{}, err
 	}
 	l.tell(c.Target.Agent)
-	return c, nil
+	who, _ := access.From(ctx)
+	return clip(who, c), nil
 }
 
 // undo links the new command to the one whose effect it takes back.
@@ -313,9 +314,10 @@ func (l *Ledger) Events(ctx context.Context, id controlbus.CommandID) ([]Event, 
 	if err != nil {
 		return nil, err
 	}
-	if who, _ := access.From(ctx); !readsBodies(who, c) {
+	who, _ := access.From(ctx)
+	if bodies, samples := sees(who, &c); !bodies || !samples {
 		for i := range events {
-			events[i] = eventWithout(events[i])
+			events[i] = eventWithout(events[i], samples)
 		}
 	}
 	return events, nil
@@ -335,16 +337,12 @@ func (l *Ledger) Commands(ctx context.Context, q Query) ([]controlbus.Command, e
 	return all, err
 }
 
-// clip takes out what needs the right to read bodies.
+// clip takes out what needs the right to read bodies, or to see other channels.
 func clip(who access.Identity, c controlbus.Command) controlbus.Command {
-	if readsBodies(who, c) {
-		return c
+	if bodies, samples := sees(who, &c); !bodies || !samples {
+		return commandWithout(c, samples)
 	}
-	return commandWithout(c)
-}
-
-func readsBodies(who access.Identity, c controlbus.Command) bool {
-	return who.Can(access.ReadBody, c.Target.Channel.Env, c.Target.Channel.Name)
+	return c
 }
 
 // change runs f on a command in one transaction and does what follows from a
@@ -362,7 +360,8 @@ func (l *Ledger) change(ctx context.Context, id controlbus.CommandID, f func(Tx,
 		return controlbus.Command{}, err
 	}
 	l.tell(c.Target.Agent)
-	return c, nil
+	who, _ := access.From(ctx)
+	return clip(who, c), nil
 }
 
 // stepper appends events to a command, each change of state with its audit
