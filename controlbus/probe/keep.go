@@ -97,9 +97,10 @@ func may(ctx context.Context, a access.Action, ch controlbus.ChannelName) error 
 	return nil
 }
 
-// Save keeps a new probe, or replaces one. A schedule is one consent for all of
-// its messages, so where the environment asks for the channel's name it is typed
-// here, and where it asks for a second person there are no schedules.
+// Save keeps a new probe, or replaces one. It is one consent for all of the
+// probe's messages, on a schedule or not, so where the environment asks for the
+// channel's name it is typed here; and where it asks for a second person there
+// are no schedules.
 func (s *Service) Save(ctx context.Context, p Probe, typed string) (Probe, error) {
 	if err := p.Check(); err != nil {
 		return p, err
@@ -112,15 +113,11 @@ func (s *Service) Save(ctx context.Context, p Probe, typed string) (Probe, error
 			return p, err
 		}
 	}
-	if p.Every > 0 {
-		switch s.Sender.Consent(p.In.Env) {
-		case controlbus.ApproveSecond:
-			return p, fmt.Errorf("probe: %w: in %s a second person consents to each test message; a schedule cannot ask", controlbus.ErrConflict, p.In.Env)
-		case controlbus.ApproveByName:
-			if typed != p.In.Name {
-				return p, fmt.Errorf("probe: %w: in %s this needs the channel's name typed: %q", controlbus.ErrInvalid, p.In.Env, p.In.Name)
-			}
-		}
+	switch policy := s.Sender.Consent(p.In.Env); {
+	case policy == controlbus.ApproveSecond && p.Every > 0:
+		return p, fmt.Errorf("probe: %w: in %s a second person consents to each test message; a schedule cannot ask", controlbus.ErrConflict, p.In.Env)
+	case policy == controlbus.ApproveByName && typed != p.In.Name:
+		return p, fmt.Errorf("probe: %w: in %s this needs the channel's name typed: %q", controlbus.ErrInvalid, p.In.Env, p.In.Name)
 	}
 	id, _ := access.From(ctx)
 	if p.ID == "" {

@@ -317,6 +317,11 @@ func TestRightsAndConsent(t *testing.T) {
 	if _, err := s.Save(as(access.Operator), p, "order"); !errors.Is(err, controlbus.ErrInvalid) {
 		t.Errorf("save without the name typed: got %v, want ErrInvalid", err)
 	}
+	byHand := p
+	byHand.Every = 0 // starting it asks for nothing more
+	if _, err := s.Save(as(access.Operator), byHand, ""); !errors.Is(err, controlbus.ErrInvalid) {
+		t.Errorf("save one that runs by hand without the name typed: got %v, want ErrInvalid", err)
+	}
 	saved, err := s.Save(as(access.Operator), p, "orders")
 	if err != nil {
 		t.Errorf("save with the name typed: got %v", err)
