@@ -139,7 +139,7 @@ func TestResumableDiesAnywhere(t *testing.T) {
 				r.restart()
 				r.order(d)
 				res := r.await(d.Command)
-				if res.Outcome != controlbus.CommandSucceeded || len(b.In("dlq")) != 0 {
+				if res.Outcome != controlbus.CommandSucceeded || len(b.In("dlq")) != 0 || res.Counts.Done != many {
 					t.Fatalf("step %d: %+v; %d left", step, res, len(b.In("dlq")))
 				}
 				worst = max(worst, once(t, b.In("orders"), many, c.mark))

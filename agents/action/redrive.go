@@ -52,7 +52,7 @@ func (a *Actions) redrive(ctx context.Context, run *link.Run) controlbus.Command
 	if w.fresh {
 		w.at.Start = view.Ready
 	} else {
-		from = from.Restart()
+		from = takenUp(from, w.at.Start, view.Ready)
 	}
 	w.ev.DepthBefore, w.ev.UpTo = w.at.Start, view.UpTo
 	w.ev.Technique = "sent with confirmation, then taken out of the dead-letter channel"
@@ -105,6 +105,22 @@ func (a *Actions) redrive(ctx context.Context, run *link.Run) controlbus.Command
 	err = w.drive(ctx, j, src, count)
 	w.ev.Position = src.last
 	return w.result(ctx, j, err, "messages sent again")
+}
+
+// takenUp is the progress of a redrive whose process died. Of the messages that
+// were sent, and of which it is not noted that they left the channel, the channel's
+// depth tells how many did: without that they would be counted neither as done nor
+// as left, and as many that came later be taken in their stead.
+func takenUp(p job.Progress, start, ready int64) job.Progress {
+	doubt := p.Doubt
+	p = p.Restart()
+	if ready >= 0 {
+		left := min(max(start-p.Done-ready, 0), doubt)
+		p.Done += left
+		p.Matched += left
+		p.Job.Sent += left
+	}
+	return p
 }
 
 // destination checks where a command is to send.
