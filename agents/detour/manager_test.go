@@ -753,3 +753,83 @@ func TestPlanChangesNothing(t *testing.T) {
 		}
 	})
 }
+
+// Two detours that copy into each other's channel: without a mark on the copies
+// each would copy the other's for ever.
+func TestCopiesAreMarked(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		mem := agenttest.NewMemory("orders", "audit")
+		l := begin(t, t.TempDir(), mem.Adapter())
+		defer l.end()
+		copyTo := func(channel string) controlbus.DetourStep {
+			return controlbus.DetourStep{Copy: &controlbus.CopyStep{Channel: channel}}
+		}
+		l.succeed(orderOf(controlbus.CommandDetour, "orders", simple("d", copyTo("audit"), copyTo("audit"))))
+		one := msgs(0, 1)[0]
+		// Its producer wrote marks of its own.
+		one.SetHeader(controlbus.HeaderDetour, "d:forged")
+		mem.Publish("orders", one)
+		time.Sleep(time.Second)
+		got := mem.Waiting("audit")
+		if len(got) != 2 {
+			t.Fatalf("%d copies", len(got))
+		}
+		ids := map[string]bool{"d:forged": true, mem.Waiting("orders")[0].Header(controlbus.HeaderDetour): true}
+		for _, m := range got {
+			if id := m.Header(controlbus.HeaderDetour); ids[id] || !strings.HasPrefix(id, "d:") {
+				t.Errorf("a copy is marked %q, as another message is", id)
+			} else {
+				ids[id] = true
+			}
+			if !strings.Contains(m.Header(controlbus.HeaderHops), "@orders;") {
+				t.Errorf("a copy has the hops %q", m.Header(controlbus.HeaderHops))
+			}
+		}
+		mem.Publish("orders", got...)
+		time.Sleep(time.Second)
+		if n := len(mem.Waiting("audit")); n != 2 {
+			t.Errorf("copies that came back were copied again: %d", n)
+		}
+	})
+}
+
+// tight refuses messages with a header of its own for what was written on them,
+// as a broker does when headers leave no room.
+type tight struct{ *agenttest.MemoryAdapter }
+
+type tightOutlet struct{ agents.Outlet }
+
+func (a tight) Outlet(ctx context.Context, channel string) (agents.Outlet, error) {
+	o, err := a.MemoryAdapter.Outlet(ctx, channel)
+	return tightOutlet{o}, err
+}
+
+func (o tightOutlet) Send(ctx context.Context, list []*agents.Message) []error {
+	errs := make([]error, len(list))
+	for i, m := range list {
+		if m.Header("huge") != "" && len(m.Headers) > 1 {
+			errs[i] = fmt.Errorf("%w: no room for these headers", controlbus.ErrInvalid)
+		} else {
+			errs[i] = o.Outlet.Send(ctx, []*agents.Message{m})[0]
+		}
+	}
+	return errs
+}
+
+// A message on which nothing more can be written does not stop those behind it.
+func TestNoRoomForMarks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		mem := agenttest.NewMemory("orders")
+		l := begin(t, t.TempDir(), tight{mem.Adapter()})
+		defer l.end()
+		l.succeed(orderOf(controlbus.CommandDetour, "orders", simple("d", controlbus.DetourStep{Rate: &controlbus.RateStep{PerSecond: 1000}})))
+		list := msgs(0, 3)
+		list[1].SetHeader("huge", "x")
+		mem.Publish("orders", list...)
+		time.Sleep(11 * time.Second)
+		wantMessages(t, mem, "orders", 0, 2)
+		if s := l.status("d"); s.Refused != 1 || s.Passed != 2 || s.Parked != 1 {
+			t.Errorf("status: %+v", s)
+		}
+	})
+}

@@ -75,6 +75,20 @@ func (k marker) id(m *agents.Message, again bool) string {
 // stamp marks a message that goes on. The hops are those it came with: a step
 // cannot take them away.
 func (k marker) stamp(it *item, now time.Time) {
+	m := it.change()
+	m.SetHeader(controlbus.HeaderHops, k.hops(it, now))
+	m.SetHeader(controlbus.HeaderDetour, it.id)
+}
+
+// stampCopy marks what a copy step sends, as which: without hops of their own two
+// detours that copy into each other's channel would do so for ever, and under an
+// id that its producer wrote a stream would take it for one that is there.
+func (k marker) stampCopy(it *item, m *agents.Message, which string, now time.Time) {
+	m.SetHeader(controlbus.HeaderHops, k.hops(it, now))
+	m.SetHeader(controlbus.HeaderDetour, it.id+"/"+which)
+}
+
+func (k marker) hops(it *item, now time.Time) string {
 	var hops []string
 	if have := it.src.Header(controlbus.HeaderHops); have != "" {
 		hops = strings.Split(have, ",")
@@ -82,10 +96,7 @@ func (k marker) stamp(it *item, now time.Time) {
 	if !k.circles(it.src) {
 		hops = append(hops, k.hop+";"+strconv.FormatInt(now.UnixMilli(), 10))
 	}
-	hops = hops[max(0, len(hops)-maxHops):]
-	m := it.change()
-	m.SetHeader(controlbus.HeaderHops, strings.Join(hops, ","))
-	m.SetHeader(controlbus.HeaderDetour, it.id)
+	return strings.Join(hops[max(0, len(hops)-maxHops):], ",")
 }
 
 // event shows a message to a filter.

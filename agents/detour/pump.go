@@ -119,7 +119,7 @@ func (w *worker) stages(ctx context.Context, a agents.Adapter, source string, re
 	mark := newMarker(w.m.cfg.Agent, rec.Channel, w.id, rec.Made)
 	newStage := func(from, to string, n int) *stage {
 		return &stage{
-			w: w, from: from, to: to, final: final, name: stageName(w.id, n), after: rec.After[from], first: n == 0, filter: match, mark: mark,
+			w: w, from: from, to: to, final: final, name: stageName(w.id, n), number: strconv.Itoa(n), after: rec.After[from], first: n == 0, filter: match, mark: mark,
 			park: func(ctx context.Context) (string, error) { return w.park(ctx, a) }, bypass: d.OnFailure == controlbus.DetourBypass,
 		}
 	}

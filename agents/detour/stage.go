@@ -24,13 +24,14 @@ const (
 // stage takes messages out of one channel, through steps, to another. One
 // goroutine runs it, so that order is kept.
 type stage struct {
-	w     *worker
-	from  string
-	name  string // of what must survive a restart of the agent
-	after string // the position after which it begins, when it begins for the first time
-	to    string
-	final string // where messages go that leave the steps out
-	steps []namedStep
+	w      *worker
+	from   string
+	name   string // of what must survive a restart of the agent
+	number string // among the detour's stages
+	after  string // the position after which it begins, when it begins for the first time
+	to     string
+	final  string // where messages go that leave the steps out
+	steps  []namedStep
 	// removes: messages are gone once settled, whatever the channel keeps. Such a
 	// stage has no memory on the broker, and looks again when there is no more.
 	removes bool
@@ -231,7 +232,8 @@ func (s *stage) flush(context.Context) error {
 	}
 	var copies, on []parcel
 	for _, it := range items {
-		for _, c := range it.copies {
+		for n, c := range it.copies {
+			s.mark.stampCopy(it, c.msg, s.number+"."+strconv.Itoa(n+1), time.Now())
 			copies = append(copies, parcel{it, c.channel, c.msg, "copy"})
 		}
 	}
@@ -366,7 +368,19 @@ func (s *stage) putAside(items []*item) {
 		list = append(list, parcel{it, channel, m, "park"})
 	}
 	s.send(list)
+	var bare []parcel
 	for _, p := range list {
+		if p.it.step == "park" && p.it.unknown == nil {
+			// Its producer may have left no room for what was written on it. As it came
+			// it was taken before; else one such message would stop the detour for ever.
+			m := *p.it.src
+			m.Raw = nil
+			p.it.step = ""
+			bare = append(bare, parcel{p.it, p.channel, &m, "park"})
+		}
+	}
+	s.send(bare)
+	for _, p := range bare {
 		// A park channel that does not take it: it stays where it is.
 		if p.it.step == "park" {
 			p.it.unknown = fmt.Errorf("park: %w", p.it.refused)
