@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -516,4 +518,83 @@ func TestPlans(t *testing.T) {
 		t.Errorf("a broker that is away: %v", err)
 	}
 	b.Heal()
+}
+
+// A message that no copy can be made of, which is its producer's doing, stays and
+// keeps no other from being removed.
+func TestUnkeepableMessage(t *testing.T) {
+	t.Parallel()
+	b := agenttest.NewQueues("orders")
+	r := newRig(t, b)
+	msgs := numbered(40)
+	var deep any = "x"
+	for range 100 {
+		deep = []any{deep}
+	}
+	for _, i := range []int{0, 17} {
+		msgs[i].Headers = append(msgs[i].Headers, agents.Field{Key: "deep", Value: deep})
+	}
+	b.Put("orders", msgs...)
+	d := r.dispatch(controlbus.CommandDiscard, "orders", controlbus.DiscardArgs{Job: controlbus.JobOptions{Rate: 900}}, func(d *link.Dispatch) { d.Expect.MaxCount = 40 })
+	res := r.do(d)
+	if res.Outcome != controlbus.CommandPartial || res.Counts.Done != 38 || res.Counts.Failed != 2 || !strings.Contains(res.Detail, "nested deeper") {
+		t.Errorf("got %+v", res)
+	}
+	if left := ids(b.In("orders")); !slices.Equal(left, []string{msgs[0].MessageID, msgs[17].MessageID}) {
+		t.Errorf("left: %q", left)
+	}
+	if info, err := r.a.archive.Info(d.Command); err != nil || info.Count != 38 {
+		t.Errorf("archive %+v, %v", info, err)
+	}
+}
+
+// A broker that does not answer may have emptied the channel all the same.
+func TestPurgeWithoutAnAnswer(t *testing.T) {
+	t.Parallel()
+	b := agenttest.NewQueues("orders")
+	r := newRig(t, b)
+	b.Put("orders", numbered(3)...)
+	b.Fail("Purge", func(string) error { return fmt.Errorf("%w: no answer within 5s", controlbus.ErrUnavailable) })
+	res := r.do(r.dispatch(controlbus.CommandPurge, "orders", controlbus.PurgeArgs{NoBackup: true}))
+	if res.Outcome != controlbus.CommandIndeterminate {
+		t.Errorf("got %+v", res)
+	}
+}
+
+// An undo from a copy that the disk has damaged says how much is missing, also
+// when an earlier look has put the damaged part away.
+func TestUndoOfADamagedCopy(t *testing.T) {
+	t.Parallel()
+	for _, at := range []float64{0.5, 0.98} {
+		b := agenttest.NewQueues("orders")
+		r := newRig(t, b)
+		b.Put("orders", numbered(200)...)
+		d := r.dispatch(controlbus.CommandPurge, "orders", controlbus.PurgeArgs{})
+		want(t, r.do(d), controlbus.CommandSucceeded, 200)
+		segments, err := filepath.Glob(filepath.Join(r.dir, "archive", string(d.Command), "*"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range segments {
+			raw, err := os.ReadFile(name)
+			if err != nil || filepath.Base(name) == "meta.json" || len(raw) < 1000 {
+				continue
+			}
+			for i := range 100 {
+				raw[int(float64(len(raw))*at)+i-150] ^= 0x55
+			}
+			if err := os.WriteFile(name, raw, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		undo := r.dispatch(controlbus.CommandReplay, "orders", controlbus.ReplayArgs{}, undoOf(d.Command))
+		p, err := r.a.Plan(t.Context(), controlbus.Ask{Kind: undo.Kind, Target: undo.Target, UndoOf: d.Command, Args: undo.Args})
+		if err != nil || !strings.Contains(strings.Join(p.Impact, " "), "damaged") {
+			t.Errorf("%v: planned %+v, %v", at, p, err)
+		}
+		res := r.do(undo)
+		if n := len(b.In("orders")); res.Outcome != controlbus.CommandPartial || n >= 200 || n == 0 || !strings.Contains(res.Detail, fmt.Sprintf("damaged, and %d messages", 200-n)) {
+			t.Errorf("%v: %d came back: %+v", at, n, res)
+		}
+	}
 }

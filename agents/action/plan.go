@@ -331,7 +331,10 @@ func (q *question) undo(most int64) error {
 	if info.Doubtful > 0 {
 		q.note("Of the last %d messages of the copy nobody knows whether they left the channel: some may be there twice afterwards.", info.Doubtful)
 	}
-	if info.Damaged > 0 {
+	switch {
+	case info.Missing > 0:
+		q.note("The copy is damaged: %d messages of it cannot be read, and not be sent again.", info.Missing)
+	case info.Damaged > 0:
 		q.note("The copy is damaged in %d places; what lay there cannot be sent again.", info.Damaged)
 	}
 	r, err := q.a.archive.Open(q.ask.UndoOf, archive.Cursor{})

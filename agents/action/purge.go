@@ -63,7 +63,7 @@ func (w *work) purgeWhole(ctx context.Context, p agents.Purger) controlbus.Comma
 	}
 	switch {
 	case err == nil:
-	case errors.Is(err, agents.ErrNotConnected), errors.Is(err, context.DeadlineExceeded):
+	case away(err), errors.Is(err, context.DeadlineExceeded):
 		r.Outcome = controlbus.CommandIndeterminate
 		r.Detail = "the broker was asked to empty the channel and has not answered: " + err.Error()
 	default:
@@ -199,6 +199,7 @@ type keeping struct {
 	to       *archive.Writer // nil: nothing is kept
 	src      *taking
 	position string
+	full     bool // the archive takes nothing more
 }
 
 // Send makes the items durable. A message that cannot be kept stays where it is;
@@ -213,14 +214,23 @@ func (k *keeping) Send(ctx context.Context, items []*item) []error {
 		return errs
 	}
 	for i, it := range items {
-		errs[i] = fmt.Errorf("no copy can be kept: %v", err) //nolint:errorlint // not to be taken for a broker that is away
-		if errors.Is(err, controlbus.ErrUnsupported) && len(items) > 1 {
-			if one := k.to.Append(ctx, []*agents.Message{it.msg}); one == nil {
-				errs[i] = nil
-			}
+		// The fault of one message, which its producer may have made like that, is
+		// not that of the others.
+		one := err
+		if unkeepable(err) && len(items) > 1 {
+			one = k.to.Append(ctx, []*agents.Message{it.msg})
+		}
+		if one != nil {
+			errs[i] = fmt.Errorf("no copy can be kept: %v", one) //nolint:errorlint // not to be taken for a broker that is away
+			k.full = k.full || !unkeepable(one)
 		}
 	}
 	return errs
+}
+
+// unkeepable says whether a copy failed by what is in a message.
+func unkeepable(err error) bool {
+	return errors.Is(err, controlbus.ErrUnsupported) || errors.Is(err, controlbus.ErrInvalid) || errors.Is(err, controlbus.ErrTooLarge)
 }
 
 // after notes in the copy what has left the channel.
@@ -232,7 +242,7 @@ type removing struct {
 }
 
 func (r *removing) Settle(ctx context.Context, done, kept []*item) error {
-	if len(done) == 0 && len(kept) > 0 {
+	if len(done) == 0 && len(kept) > 0 && r.k.full {
 		// Nothing could be kept: there is no use in going on.
 		if err := r.taking.Settle(ctx, done, kept); err != nil {
 			return err

@@ -76,7 +76,18 @@ func (a *Actions) replay(ctx context.Context, run *link.Run) controlbus.CommandR
 	})
 	err = w.drive(ctx, j, src, sink)
 	w.ev.Position = strconv.FormatInt(src.committed.N, 10)
-	return w.result(ctx, j, err, "messages sent")
+	r := w.result(ctx, j, err, "messages sent")
+	if w.ev.Damaged > 0 || w.ev.Missing > 0 {
+		what := fmt.Sprintf("%d messages", w.ev.Missing)
+		if w.ev.Missing == 0 {
+			what = fmt.Sprintf("what lay in %d places", w.ev.Damaged)
+		}
+		r.Detail = cutText(r.Detail+"; the copy is damaged, and "+what+" of it could not be sent", 2000)
+		if r.Outcome == controlbus.CommandSucceeded {
+			r.Outcome = controlbus.CommandPartial
+		}
+	}
+	return r
 }
 
 // stored is the source of a replay, and how many messages it has; -1 unknown.
@@ -95,7 +106,7 @@ func (w *work) stored(args controlbus.ReplayArgs) (*reading, int64, error) {
 		// Undo puts back where it was; elsewhere is what replay is for.
 		return nil, 0, fmt.Errorf("%w: command %s removed these messages from %s, not from %s", controlbus.ErrConflict, d.UndoOf, info.Channel, w.target)
 	}
-	w.ev.Archive, w.ev.Doubtful = string(d.UndoOf), info.Doubtful
+	w.ev.Archive, w.ev.Doubtful, w.ev.Damaged, w.ev.Missing = string(d.UndoOf), info.Doubtful, info.Damaged, info.Missing
 	return newReading(&archived{store: w.a.archive, id: d.UndoOf}), info.Count, nil
 }
 

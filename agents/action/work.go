@@ -57,6 +57,10 @@ type Evidence struct {
 	// Doubtful were confirmed where they went, and nobody knows whether they left
 	// the channel they came from.
 	Doubtful int64 `json:"doubtful,omitempty"`
+	// Damaged counts the places of an archive's copy that could not be read, Missing
+	// the messages that lay there, where their number is known.
+	Damaged int   `json:"damaged,omitempty"`
+	Missing int64 `json:"missing,omitempty"`
 	// Reasons are why messages failed or were left alone.
 	Reasons map[string]int64 `json:"reasons,omitempty"`
 	// OutcomesDropped counts the messages of which nobody was told what became of
@@ -246,7 +250,7 @@ func reject(err error) controlbus.CommandResult {
 func (w *work) result(ctx context.Context, j *job.Job[*item], err error, done string) controlbus.CommandResult {
 	p := j.Progress()
 	r := controlbus.CommandResult{Outcome: controlbus.CommandSucceeded, Counts: p.Counts}
-	w.ev.Refailed, w.ev.Doubtful = p.Job.Refailed, p.Doubt
+	w.ev.Refailed, w.ev.Doubtful = p.Job.Refailed, max(w.ev.Doubtful, p.Doubt)
 	var parts []string
 	say := func(format string, args ...any) { parts = append(parts, fmt.Sprintf(format, args...)) }
 	say("%d %s", p.Done, done)

@@ -15,7 +15,10 @@ import (
 // Info is a copy as it is on disk.
 type Info struct {
 	Meta
-	Count int64 // messages
+	Count int64 // messages that can be read
+	// Missing were in it when it was closed, and cannot be read any more; 0 also
+	// where the agent died before it was closed.
+	Missing int64
 	// Doubtful are the last of them, of which nobody knows whether their originals
 	// left the channel: the agent died, or the connection, before that was noted.
 	Doubtful       int64
@@ -131,6 +134,8 @@ func (s *Store) Info(id controlbus.CommandID) (_ Info, err error) {
 		return nil
 	})
 	i.Doubtful = max(i.Count-removed, 0)
+	i.Missing = max(i.Meta.Count-i.Count, 0)
+	i.Damaged += int(r.log.Stats().Damaged)
 	if err != nil {
 		return Info{}, fmt.Errorf("archive: copy of %s: %w", id, err)
 	}

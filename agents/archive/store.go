@@ -50,6 +50,8 @@ type Meta struct {
 	// Ended is when the writer was closed; zero while it is open, and for good
 	// where the agent died meanwhile.
 	Ended time.Time `json:"ended,omitzero"`
+	// Count is how many messages were in it then.
+	Count int64 `json:"count,omitempty"`
 }
 
 const metaFile = "meta.json"

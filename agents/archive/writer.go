@@ -144,7 +144,7 @@ func (w *Writer) Close() error {
 		w.store.mu.Unlock()
 		return errors.Join(err, os.RemoveAll(w.store.dir(w.meta.Command)))
 	}
-	w.meta.Ended = w.store.cfg.Now().UTC()
+	w.meta.Ended, w.meta.Count = w.store.cfg.Now().UTC(), w.count
 	w.store.mu.Lock()
 	w.store.copies[w.meta.Command].meta = w.meta
 	w.store.mu.Unlock()
