@@ -362,6 +362,9 @@ func Job(v *page.View, id access.Identity, c *controlbus.Command) jobView {
 			j.Rate = component.Rate(s.Rate) + "/s"
 			if left := total - handled; total > 0 && left > 0 {
 				j.Left = "about " + component.Span((time.Duration(float64(left) / s.Rate * float64(time.Second))).Round(time.Second)) + " left"
+				if strings.HasSuffix(j.Note, " left.") {
+					j.Note = "" // the agent's own estimate, a little older
+				}
 			}
 		}
 		if c.Control.Seq > s.Control {
