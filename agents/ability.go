@@ -141,6 +141,14 @@ type Outlet interface {
 	Close(ctx context.Context) error
 }
 
+// Addresser is implemented by outlets into channels that have more than one
+// address, such as a stream's subjects.
+type Addresser interface {
+	// Address says, sending nothing, whether the channel has a place for the
+	// message: nil, or what Send would answer.
+	Address(m *Message) error
+}
+
 // ErrUnroutable says that the broker had nowhere to put a message.
 var ErrUnroutable = errors.New("unroutable")
 

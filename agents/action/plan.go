@@ -74,7 +74,7 @@ func (a *Actions) plan(ctx context.Context, ask controlbus.Ask) (controlbus.Plan
 	case controlbus.CommandReplay:
 		err = q.replay()
 	case controlbus.CommandTest:
-		err = q.test()
+		err = q.test(ctx)
 	case controlbus.CommandPeek:
 		q.waiting()
 		p.Reversible = controlbus.ReversibleYes
@@ -355,7 +355,7 @@ func (q *question) undo(most int64) error {
 	return nil
 }
 
-func (q *question) test() error {
+func (q *question) test(ctx context.Context) error {
 	args, err := controlbus.DecodeArgs[controlbus.TestArgs](q.ask.Args)
 	if err == nil {
 		err = checkTest(args)
@@ -369,10 +369,31 @@ func (q *question) test() error {
 	if err != nil {
 		return err
 	}
+	if err := q.addressed(ctx, testMessage(args)); err != nil {
+		return err
+	}
 	q.plan.Count, q.plan.Expect.Topology = 1, q.view.Topology
 	q.plan.Reversible, q.plan.Undo = controlbus.ReversibleNo, "A message that was sent cannot be called back."
 	if !args.Separate {
 		q.note("The channel's consumers get the message like any other: they must know the header %s.", controlbus.HeaderTest)
+	}
+	return nil
+}
+
+// addressed says now what sending would say: that the channel has no place for
+// such a message, as a stream of several subjects for one without any.
+func (q *question) addressed(ctx context.Context, m *agents.Message) error {
+	out, err := q.a.outlet(ctx, q.target)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), callTimeout)
+		defer cancel()
+		_ = out.Close(closing) // nothing was sent
+	}()
+	if to, ok := out.(agents.Addresser); ok {
+		return to.Address(m)
 	}
 	return nil
 }

@@ -174,6 +174,14 @@ func (o *outlet) confirm(ctx context.Context, core map[int]string, errs []error)
 // agents.LiftHeaders knows it, too.
 const headerOriginalSubject = "x-original-subject"
 
+// Address says whether one of the channel's subjects is the message's.
+func (o *outlet) Address(m *agents.Message) error {
+	if _, err := o.subject(m); err != nil {
+		return fmt.Errorf("nats: send to %q: %w", o.channel, err)
+	}
+	return nil
+}
+
 // subject is where a message goes.
 func (o *outlet) subject(m *agents.Message) (string, error) {
 	if o.stream == "" {

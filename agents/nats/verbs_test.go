@@ -348,6 +348,28 @@ func TestDeadLetterFindsItsSubject(t *testing.T) {
 	})
 }
 
+// A preview asks where a message would go before anything is sent.
+func TestAddress(t *testing.T) {
+	servers(t, func(t *testing.T, b *bench) {
+		a := connected(t, identity(), config(b.url))
+		var name string
+		s := b.stream(t, jetstream.LimitsPolicy, func(c *jetstream.StreamConfig) { name = c.Name; c.Subjects = []string{c.Name + ".>"} })
+		to, ok := outlet(t, a, name).(agents.Addresser)
+		if !ok {
+			t.Fatal("an outlet into a stream does not tell of addresses")
+		}
+		if err := to.Address(&agents.Message{}); !errors.Is(err, controlbus.ErrInvalid) || !strings.Contains(err.Error(), name+".>") {
+			t.Errorf("no subject: got %v, want ErrInvalid and the subjects", err)
+		}
+		if err := to.Address(&agents.Message{Key: name + ".created"}); err != nil {
+			t.Errorf("a subject of the stream: got %v", err)
+		}
+		if info, err := s.Info(t.Context()); err != nil || info.State.Msgs != 0 {
+			t.Errorf("asking sent something: %+v, %v", info.State, err)
+		}
+	})
+}
+
 func TestOutletRefusals(t *testing.T) {
 	servers(t, func(t *testing.T, b *bench) {
 		s := b.stream(t, jetstream.LimitsPolicy, func(c *jetstream.StreamConfig) { c.MaxMsgSize = 1000 })
