@@ -83,6 +83,12 @@ func (id Identity) Person() string {
 	return id.ID
 }
 
+// Nobody says that no person is known behind the identity: everybody where
+// nobody signs in, and tokens that were made there.
+func (id Identity) Nobody() bool {
+	return id.Kind == KindAnonymous || id.Kind == KindToken && id.owner == ""
+}
+
 // Somewhere says whether the identity may do a on any channel at all: whether
 // its page is worth showing. What it shows is limited by Scope.
 func (id Identity) Somewhere(a Action) bool {

@@ -205,11 +205,14 @@ func (l *Ledger) enqueue(tx Tx, c *controlbus.Command, step func(Event) error) e
 	return tx.Queue(Outgoing{Agent: c.Target.Agent, Command: c.ID, What: SendDispatch})
 }
 
+const codeApprove = "command.approve"
+
 // Approve consents to a command as a second person, who has seen the preview
 // with this fingerprint. The requester is refused with controlbus.ErrDenied,
-// whatever their rights and by whichever of their tokens.
+// whatever their rights and by whichever of their tokens; so is what belongs to
+// no person, who might be the requester again.
 func (l *Ledger) Approve(ctx context.Context, id controlbus.CommandID, fingerprint string) (controlbus.Command, error) {
-	return l.decide(ctx, id, "command.approve", func(tx Tx, c *controlbus.Command, by controlbus.Actor, step func(Event) error) error {
+	return l.decide(ctx, id, codeApprove, func(tx Tx, c *controlbus.Command, by controlbus.Actor, step func(Event) error) error {
 		if c.Preview != nil && c.Preview.Fingerprint != fingerprint {
 			return fmt.Errorf("ledger: approve %s: %w: that is not the preview it was requested with", id, controlbus.ErrConflict)
 		}
@@ -238,6 +241,9 @@ func (l *Ledger) decide(ctx context.Context, id controlbus.CommandID, code strin
 	by, err := l.may(ctx, access.Approve, code, string(id), seen.Target.Channel)
 	if err != nil {
 		return seen, err
+	}
+	if who, _ := access.From(ctx); code == codeApprove && who.Nobody() {
+		return seen, l.refused(ctx, by, code, string(id), seen.Target.Channel, "consent is a person's, and this is nobody's in particular: sign in, or use a token of a person's own")
 	}
 	if by.ID == seen.RequestedBy.ID {
 		return seen, l.refused(ctx, by, code, string(id), seen.Target.Channel, "who requested a command cannot decide on it")
