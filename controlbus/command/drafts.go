@@ -7,6 +7,7 @@ import (
 	"sync"
 
 	"github.com/signalbox-dev/signalbox/controlbus"
+	"github.com/signalbox-dev/signalbox/controlbus/access"
 )
 
 // Drafts live in memory: a restart of the console forgets them, and nothing was
@@ -19,16 +20,17 @@ const (
 
 type draft struct {
 	Draft
-	owner string
+	owner string // the person
+	maker string // the identity: another of the person's tokens may do less
 
 	ordering sync.Mutex
 	ordered  controlbus.CommandID // under ordering
 }
 
 // keep remembers a draft for who made it.
-func (s *Service) keep(owner string, spec controlbus.CommandSpec) (Draft, error) {
-	now := s.now()
-	d := &draft{owner: owner, Draft: Draft{
+func (s *Service) keep(who access.Identity, spec controlbus.CommandSpec) (Draft, error) {
+	now, owner := s.now(), who.Person()
+	d := &draft{owner: owner, maker: who.ID, Draft: Draft{
 		ID: rand.Text(), Expires: now.Add(draftLife), Spec: spec,
 		Policy: s.Policy(spec.Target.Channel.Env, spec.Kind.Class()),
 	}}
@@ -74,7 +76,7 @@ func (s *Service) find(ctx context.Context, id string) (*draft, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	d := s.drafts[id]
-	if d == nil || d.owner != who.Person() || !s.now().Before(d.Expires) {
+	if d == nil || d.maker != who.ID || !s.now().Before(d.Expires) {
 		return nil, fmt.Errorf("command: preview %.40q: %w: previews are kept for %v; take it again", id, controlbus.ErrNotFound, draftLife)
 	}
 	return d, nil

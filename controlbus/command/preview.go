@@ -81,7 +81,7 @@ func (s *Service) preview(ctx context.Context, r Request) (Draft, error) {
 	if err := s.recordExcerpts(ctx, a, p); err != nil {
 		return Draft{}, err
 	}
-	return s.keep(who.Person(), spec)
+	return s.keep(who, spec)
 }
 
 // rights looks at everything the command would reach.

@@ -97,7 +97,10 @@ func (s *Service) freeze(ctx context.Context, a *asked, p *controlbus.Preview) e
 	defer over()
 	args := a.args.(controlbus.ReplayArgs)
 	at, err := s.cfg.Store.Clock(ctx)
-	if err != nil {
+	switch {
+	case errors.Is(err, context.DeadlineExceeded): // of ours: nobody was asked yet but the store
+		return fmt.Errorf("command: %w: the message store does not answer", controlbus.ErrUnavailable)
+	case err != nil:
 		return fmt.Errorf("command: the message store does not answer: %w", err)
 	}
 	args.Selection.StoredBefore = at.UTC()

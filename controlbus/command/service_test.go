@@ -440,3 +440,16 @@ func TestRefusedPreviewIsAudited(t *testing.T) {
 		t.Errorf("audited: %+v", r.audited)
 	}
 }
+
+// Who waits for the message store is not told that an agent is away.
+func TestPreviewSaysThatTheStoreIsAway(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, options{plan: backlog})
+	r.store.err = fmt.Errorf("clickhouse: clock: %w", context.DeadlineExceeded)
+	_, err := r.service.Preview(ann(t), command.Request{
+		Kind: controlbus.CommandReplay, Env: "prod", Broker: "rabbit", Channel: "orders", Args: json.RawMessage(`{"selection":{"from":"2026-01-01T00:00:00Z"}}`),
+	})
+	if !errors.Is(err, controlbus.ErrUnavailable) || errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "message store") {
+		t.Errorf("got %v, want ErrUnavailable of the message store", err)
+	}
+}
