@@ -183,6 +183,9 @@ func (u *UI) routes() error {
 		group = ""
 	}
 	c := u.cfg
+	if c.Commands != nil {
+		c.Commands = &witnessed{bus: c.Commands, audit: u.audit}
+	}
 	if c.Health == nil && c.Self != nil {
 		c.Health = c.Self
 	}

@@ -69,23 +69,34 @@ type Waiting struct {
 }
 
 // environments remembers the menu's entries for a moment: every page has the
-// menu, and new environments are rare.
+// menu, and new environments are rare. They are kept apart by what may be seen.
 type environments struct {
-	mu    sync.Mutex
+	mu   sync.Mutex
+	seen map[string]menu
+}
+
+type menu struct {
 	at    time.Time
 	names []string
 }
 
-const environmentsKept = 5 * time.Second
+const (
+	environmentsKept = 5 * time.Second
+	// environmentsWithin bounds the wait for them: no page is to wait for its menu.
+	environmentsWithin = 800 * time.Millisecond
+	maxMenus           = 100 // of different rights
+)
 
 // list returns the environments in the menu's order, none when the store does
 // not tell: the page itself will say what is down.
 func (e *environments) list(ctx context.Context, from EnvironmentLister, within storage.TimeRange) []string {
+	scope, _ := controlbus.ScopeFrom(ctx)
+	key := fmt.Sprintf("%t %q", scope.All(), scope.Sets())
 	e.mu.Lock()
-	at, names := e.at, e.names
+	kept := e.seen[key]
 	e.mu.Unlock()
-	if age := within.To.Sub(at); len(names) > 0 && age >= 0 && age < environmentsKept {
-		return names
+	if age := within.To.Sub(kept.at); len(kept.names) > 0 && age >= 0 && age < environmentsKept {
+		return kept.names
 	}
 	names, err := from.Environments(ctx, within)
 	if err != nil {
@@ -99,7 +110,10 @@ func (e *environments) list(ctx context.Context, from EnvironmentLister, within 
 	})
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.at, e.names = within.To, names
+	if e.seen == nil || len(e.seen) >= maxMenus {
+		e.seen = map[string]menu{}
+	}
+	e.seen[key] = menu{within.To, names}
 	return names
 }
 
@@ -170,7 +184,7 @@ func (s *Site) BeginOver(r *http.Request, span string) (*View, error) {
 		// Environments come from a wider range than the page: the one looked at
 		// must not vanish from the menu because the last hour was quiet.
 		wide := storage.TimeRange{From: v.Now.Add(-7 * 24 * time.Hour), To: v.Now}
-		ctx, cancel := v.Context()
+		ctx, cancel := Bound(r, min(environmentsWithin, s.Timeout))
 		v.Envs = s.environments.list(ctx, s.Environments, wide)
 		cancel()
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -99,6 +100,10 @@ type undoView struct {
 }
 
 const outcomesPage = 50
+
+// outcomesWithin bounds the wait for what became of single messages: the page is
+// the ledger's and must not hang on the message store.
+const outcomesWithin = time.Second
 
 func commandID(r *http.Request) (controlbus.CommandID, error) {
 	id := controlbus.CommandID(r.PathValue("id"))
@@ -416,10 +421,12 @@ func (p *Pages) outcomes(ctx context.Context, v *page.View, c *controlbus.Comman
 		after = n
 		m.OutFirst = URL(c.ID)
 	}
+	ctx, cancel := context.WithTimeout(ctx, outcomesWithin)
+	defer cancel()
 	rows, next, err := p.svc.Outcomes(ctx, c.ID, after, outcomesPage)
 	if err != nil {
-		m.OutDown, _ = reason(err)
-		if m.OutDown == "" {
+		// The store's own words for being away are of no use here.
+		if m.OutDown, _ = reason(err); m.OutDown == "" || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, controlbus.ErrUnavailable) {
 			m.OutDown = "The store does not answer now. The counts above are the ledger's and hold."
 		}
 		return nil
