@@ -87,11 +87,16 @@ func TestFaultBrokerKilled(t *testing.T) {
 		}
 
 		// I4: everything is there, and what is there twice says of whom it is a copy.
+		waiting := q.ready("replayed")
 		moved := count(q.drain("orders"), controlbus.HeaderRedriveID)
 		moved.whole(t, name("dead"), n)
 		moved.shared(t, "redrive")
 		_, twiceMoved := moved.distinct()
-		sent := count(q.drain("replayed"), controlbus.HeaderReplay)
+		arrived := q.drain("replayed")
+		if len(arrived) < waiting || waiting < n {
+			t.Errorf("replay: %d messages waited at its end, %d were taken, want at least %d", waiting, len(arrived), n)
+		}
+		sent := count(arrived, controlbus.HeaderReplay)
 		sent.whole(t, "stored", n)
 		sent.shared(t, "replay")
 		_, twiceSent := sent.distinct()
