@@ -87,6 +87,11 @@ func TestStalePreview(t *testing.T) {
 			t.Errorf("%s: %+v", name, res)
 		}
 	}
+	stale := controlbus.Expect{MaxCount: -1, Topology: "another"}
+	res := r.do(r.dispatch(controlbus.CommandTest, "orders", controlbus.TestArgs{Run: "r1"}, func(d *link.Dispatch) { d.Expect = &stale }))
+	if res.Outcome != controlbus.CommandRejected || !strings.Contains(res.Detail, "preview") {
+		t.Errorf("test message: %+v", res)
+	}
 	if n := len(b.In("orders")); n != 10 || b.Calls("Intake") != 0 || b.Calls("Purge") != 0 {
 		t.Errorf("%d messages are left; taken from %d times", n, b.Calls("Intake"))
 	}

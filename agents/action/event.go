@@ -4,9 +4,6 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
-	"fmt"
-	"maps"
-	"slices"
 	"strconv"
 	"time"
 	"unicode/utf8"
@@ -51,41 +48,15 @@ func (a *Actions) event(ad agents.Adapter, ch controlbus.ChannelName, m *agents.
 // maxFlat bounds the headers of one message that a filter sees.
 const maxFlat = 500
 
-// flatHeaders are a message's headers as text, nested ones by their path, as taps
-// write them.
+// flatHeaders are a message's headers as text, as taps write them.
 func flatHeaders(m *agents.Message) []controlbus.Header {
 	var out []controlbus.Header
 	for _, h := range m.Headers {
-		out = flatten(out, h.Key, h.Value, 0)
-	}
-	return out
-}
-
-func flatten(out []controlbus.Header, key string, v any, depth int) []controlbus.Header {
-	if len(out) >= maxFlat || depth > 16 {
-		return out
-	}
-	switch v := v.(type) {
-	case map[string]any:
-		for _, k := range slices.Sorted(maps.Keys(v)) {
-			out = flatten(out, key+"."+k, v[k], depth+1)
+		if len(out) < maxFlat {
+			out = agents.AppendText(out, h.Key, h.Value)
 		}
-		return out
-	case []any:
-		for i, e := range v {
-			out = flatten(out, key+"["+strconv.Itoa(i)+"]", e, depth+1)
-		}
-		return out
-	case nil:
-		return append(out, controlbus.Header{Key: key, Value: "null"})
-	case string:
-		return append(out, controlbus.Header{Key: key, Value: v})
-	case []byte:
-		return append(out, controlbus.Header{Key: key, Value: string(v)})
-	case time.Time:
-		return append(out, controlbus.Header{Key: key, Value: v.UTC().Format(time.RFC3339)})
 	}
-	return append(out, controlbus.Header{Key: key, Value: fmt.Sprint(v)})
+	return out[:min(len(out), maxFlat)]
 }
 
 // maxExcerpt is of a body in a sample.

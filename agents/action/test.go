@@ -46,6 +46,15 @@ func (a *Actions) test(ctx context.Context, run *link.Run) (r controlbus.Command
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, 2*callTimeout, link.ErrOverdue)
 	defer cancel()
+	if e := run.Dispatch.Expect; e != nil && e.Topology != "" {
+		view, err := w.look(ctx)
+		if err != nil {
+			return reject(err)
+		}
+		if e.Topology != view.Topology {
+			return reject(fmt.Errorf("%w: the broker's topology has changed since the preview; nothing was done", controlbus.ErrConflict))
+		}
+	}
 	ev := TestEvidence{Agent: a.env.Self.ID, MessageID: "sb-test-" + args.Run}
 	defer func() {
 		if b, err := json.Marshal(ev); err == nil && r.Outcome != controlbus.CommandRejected {
