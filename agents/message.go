@@ -10,20 +10,34 @@ import (
 	"github.com/signalbox-dev/signalbox/controlbus"
 )
 
+// maxNested is how deep lists and maps are flattened. Producers nest them as deep
+// as a frame has room for, and each level has the names of those above it.
+const maxNested = 32
+
 // AppendText appends the value of a message's header as text, nested values
 // flattened: x-death[0].reason.
 func AppendText(hs []controlbus.Header, key string, v any) []controlbus.Header {
+	return appendText(hs, key, v, 0)
+}
+
+func appendText(hs []controlbus.Header, key string, v any, depth int) []controlbus.Header {
+	if depth >= maxNested {
+		switch v.(type) {
+		case map[string]any, []any:
+			return append(hs, controlbus.Header{Key: key, Value: "…"})
+		}
+	}
 	switch v := v.(type) {
 	case map[string]any:
 		for _, k := range slices.Sorted(maps.Keys(v)) {
-			hs = AppendText(hs, key+"."+k, v[k])
+			hs = appendText(hs, key+"."+k, v[k], depth+1)
 		}
 		if len(v) > 0 {
 			return hs
 		}
 	case []any:
 		for i, e := range v {
-			hs = AppendText(hs, key+"["+strconv.Itoa(i)+"]", e)
+			hs = appendText(hs, key+"["+strconv.Itoa(i)+"]", e, depth+1)
 		}
 		if len(v) > 0 {
 			return hs
