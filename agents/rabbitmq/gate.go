@@ -177,7 +177,7 @@ func (g *gate) install(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := g.unbounded(ctx); err != nil {
+	if err := g.api.unbounded(ctx, g.vhost, g.backlog); err != nil {
 		return err
 	}
 	if err := g.a.lead(ctx, g.c, g.queue, g.main, direct); err != nil {
@@ -202,16 +202,16 @@ func backlogArguments(q queueDetail, version string) amqp.Table {
 	return amqp.Table{amqp.QueueTypeArg: amqp.QueueTypeClassic}
 }
 
-// unbounded refuses a backlog that a policy lets lose messages.
-func (g *gate) unbounded(ctx context.Context) error {
-	q, err := g.api.detail(ctx, g.vhost, g.backlog)
+// unbounded refuses a queue for messages put aside that a policy lets lose them.
+func (m *management) unbounded(ctx context.Context, vhost, queue string) error {
+	q, err := m.detail(ctx, vhost, queue)
 	if err != nil {
 		return err
 	}
 	for _, name := range []string{"max-length", "max-length-bytes", "message-ttl", "expires"} {
 		if v, ok := q.setting(name); ok {
-			return fmt.Errorf("%w: a policy gives the backlog %s %s=%v, so that it would lose messages; except queues that begin with sb. from the policy",
-				controlbus.ErrConflict, g.backlog, name, v)
+			return fmt.Errorf("%w: a policy gives the queue %s %s=%v, so that it would lose messages; except queues that begin with sb. from the policy",
+				controlbus.ErrConflict, queue, name, v)
 		}
 	}
 	return nil

@@ -482,6 +482,10 @@ func TestGateIsRefused(t *testing.T) {
 			t.Errorf("plan for %s: got %v, want %v with %q", c.queue, err, c.want, c.why)
 		}
 	}
+	if _, err := a.Park(ctx, "bounded"); !errors.Is(err, controlbus.ErrConflict) || !strings.Contains(err.Error(), "max-length=10") {
+		t.Errorf("a queue to park in that loses messages: got %v, want ErrConflict", err)
+	}
+	must(t, a.Unpark(ctx, "bounded"))
 	if _, err := a.InstallGate(ctx, "a/../b", "plain"); !errors.Is(err, controlbus.ErrInvalid) {
 		t.Errorf("an id that is no name: got %v, want ErrInvalid", err)
 	}

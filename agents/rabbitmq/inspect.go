@@ -28,9 +28,11 @@ type queueDetail struct {
 	Policy    map[string]any `json:"effective_policy_definition"`
 	Unacked   *int64         `json:"messages_unacknowledged"`
 	Head      any            `json:"head_message_timestamp"` // seconds; "" or null where none
+	Messages  int64          `json:"messages"`
+	Bytes     int64          `json:"message_bytes"`
 }
 
-const detailColumns = "type,durable,exclusive,arguments,effective_policy_definition,messages_unacknowledged,head_message_timestamp"
+const detailColumns = "type,durable,exclusive,arguments,effective_policy_definition,messages_unacknowledged,head_message_timestamp,messages,message_bytes"
 
 func (m *management) detail(ctx context.Context, vhost, queue string) (queueDetail, error) {
 	var raw struct {

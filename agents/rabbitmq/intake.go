@@ -103,11 +103,24 @@ func (a *Adapter) Intake(ctx context.Context, channel string, o agents.IntakeOpt
 	if o.Copy {
 		return nil, wrap(fmt.Errorf("%w: a queue cannot be read without taking its messages", controlbus.ErrUnsupported))
 	}
+	in.window = fitting(in.window, q)
 	in.hides = kind != "classic" // an unknown one may be a quorum queue
 	if err := in.start(ctx, vhost); err != nil {
 		return nil, wrap(err)
 	}
 	return in, nil
+}
+
+// heldBytes is about how much of bodies an intake may hold.
+const heldBytes = 64 << 20
+
+// fitting makes the window smaller where the queue's messages are large: the
+// broker sends as many as it has room for, whatever their size.
+func fitting(window int, q queueDetail) int {
+	if q.Messages <= 0 || q.Bytes <= heldBytes {
+		return window
+	}
+	return min(window, max(int(heldBytes/max(q.Bytes/q.Messages, 1)), 1))
 }
 
 func (in *intake) start(ctx context.Context, vhost string) (err error) {

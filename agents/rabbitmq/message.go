@@ -215,6 +215,10 @@ func fieldSize(v any) int {
 		return 2
 	case int16, uint16:
 		return 3
+	case int32, uint32, float32:
+		return 5
+	case amqp.Decimal:
+		return 6
 	case string:
 		return 5 + len(v)
 	case []byte:

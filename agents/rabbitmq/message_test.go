@@ -59,14 +59,14 @@ func TestFieldSize(t *testing.T) {
 		v    any
 		want int
 	}{
-		{nil, 1}, {true, 2}, {int16(1), 3}, {int64(1), 9}, {"ab", 7}, {[]byte{1, 2, 3}, 8}, {[]any{"", nil}, 11}, {amqp.Table{}, 5},
+		{nil, 1}, {true, 2}, {int16(1), 3}, {int32(1), 5}, {uint32(1), 5}, {float32(1), 5}, {amqp.Decimal{}, 6}, {int64(1), 9}, {"ab", 7}, {[]byte{1, 2, 3}, 8}, {[]any{"", nil}, 11}, {amqp.Table{}, 5},
 	} {
 		if got := fieldSize(c.v); got != c.want {
 			t.Errorf("%T %v: got %d, want %d", c.v, c.v, got, c.want)
 		}
 	}
 	table := amqp.Table{"k": time.Unix(0, 0), "list": []any{int32(1), "x"}}
-	if got, want := fieldSize(table), 5+(1+1+9)+(1+4+5+9+6); got != want {
+	if got, want := fieldSize(table), 5+(1+1+9)+(1+4+5+5+6); got != want {
 		t.Errorf("a table: got %d, want %d", got, want)
 	}
 }
@@ -116,6 +116,19 @@ func TestSettingTakesTheSmaller(t *testing.T) {
 	for version, want := range map[string]int64{"3.10.8": -1, "4.0.5": 20} {
 		if n := deliveryLimit(queueDetail{Type: "quorum"}, version); n != want {
 			t.Errorf("delivery limit of %s: got %d, want %d", version, n, want)
+		}
+	}
+}
+
+// What is held of a queue of large messages is bounded by their size, too.
+func TestWindowFits(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		messages, bytes int64
+		want            int
+	}{{0, 0, 1000}, {3, 48 << 20, 1000}, {1_000_000, 1 << 30, 1000}, {1000, 16000 << 20, 4}, {10, 10 * (128 << 20), 1}} {
+		if got := fitting(1000, queueDetail{Messages: c.messages, Bytes: c.bytes}); got != c.want {
+			t.Errorf("%d messages of %d bytes: window %d, want %d", c.messages, c.bytes, got, c.want)
 		}
 	}
 }

@@ -18,7 +18,7 @@ func (a *Adapter) Park(ctx context.Context, id string) (string, error) {
 	if !validID.MatchString(id) {
 		return "", fmt.Errorf("rabbitmq: park %.40q: %w: want letters, digits, _ and -", id, controlbus.ErrInvalid)
 	}
-	ctrl, _, err := a.control(ctx)
+	ctrl, api, err := a.control(ctx)
 	if err != nil {
 		return "", err
 	}
@@ -27,6 +27,9 @@ func (a *Adapter) Park(ctx context.Context, id string) (string, error) {
 		_, err := ch.QueueDeclare(name, true, false, false, false, amqp.Table{amqp.QueueTypeArg: amqp.QueueTypeClassic})
 		return err
 	})
+	if err == nil && api != nil {
+		err = api.unbounded(ctx, a.vhosts[0], name)
+	}
 	if err != nil {
 		return "", fmt.Errorf("rabbitmq: park %s: %w", name, err)
 	}
