@@ -1,6 +1,7 @@
 package command
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"time"
@@ -49,7 +50,11 @@ func (s *Service) Outcomes(ctx context.Context, id controlbus.CommandID, after i
 	if len(list) == limit {
 		next = list[len(list)-1].Number
 	}
-	return shown(list), next, nil
+	from := "" // the environment of what was sent, where it is another
+	if args, err := controlbus.DecodeArgs[controlbus.ReplayArgs](c.Args); err == nil && c.Kind == controlbus.CommandReplay && args.Selection != nil {
+		from = args.Selection.Env
+	}
+	return shown(list, who.Scope(access.ViewMetadata), from), next, nil
 }
 
 // OutcomesOf says which commands dealt with a message, by its uid in the message
@@ -72,10 +77,12 @@ func (s *Service) OutcomesOf(ctx context.Context, uid, messageID string, within 
 	if err != nil {
 		return nil, fmt.Errorf("command: outcomes of a message: %w", err)
 	}
-	return shown(list), nil
+	return shown(list, who.Scope(access.ViewMetadata), ""), nil
 }
 
-func shown(list []storage.Outcome) []Outcome {
+// shown leaves out names of channels that may not be seen, and what tells which
+// of their messages it was.
+func shown(list []storage.Outcome, scope controlbus.Scope, from string) []Outcome {
 	out := make([]Outcome, 0, len(list))
 	for _, o := range list {
 		v := Outcome{
@@ -84,6 +91,12 @@ func shown(list []storage.Outcome) []Outcome {
 		}
 		if !o.UID.IsZero() {
 			v.UID = o.UID.String()
+		}
+		if o.Source != "" && !scope.Allows(cmp.Or(from, o.Env), o.Source) {
+			v.UID, v.MessageID, v.Correlation, v.Source = "", "", "", ""
+		}
+		if o.Destination != "" && !scope.Allows(o.Env, o.Destination) {
+			v.Broker, v.Destination = "", ""
 		}
 		out = append(out, v)
 	}

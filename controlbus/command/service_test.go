@@ -423,6 +423,13 @@ func TestOutcomes(t *testing.T) {
 	if list, next, err = r.service.Outcomes(ann(t), c.ID, next, 3); err != nil || len(list) != 2 || next != 0 || list[1].Number != 5 {
 		t.Errorf("second page: %+v, next %d, %v", list, next, err)
 	}
+	r.store.outcomes = []storage.Outcome{{Command: c.ID, Number: 1, Outcome: "sent", Env: "prod", Source: "salaries", Destination: "orders", MessageID: "m-1", UID: controlbus.ID{1}}}
+	for channel, want := range map[string]string{"*": "salaries m-1", "orders": " "} { // of other channels nothing is told
+		list, _, err := r.service.Outcomes(as(t, "olaf", access.Grant{Role: access.Viewer, Env: "prod", Channel: channel}), c.ID, 0, 3)
+		if err != nil || len(list) != 1 || list[0].Source+" "+list[0].MessageID != want || (list[0].UID != "") != (channel == "*") || list[0].Destination != "orders" {
+			t.Errorf("to who sees %s: %+v, %v", channel, list, err)
+		}
+	}
 	if _, _, err := r.service.Outcomes(as(t, "eve", access.Grant{Role: access.Admin, Env: "dev", Channel: "*"}), c.ID, 0, 3); !errors.Is(err, controlbus.ErrNotFound) {
 		t.Errorf("of another environment: %v", err)
 	}
