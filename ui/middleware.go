@@ -127,7 +127,7 @@ func (u *UI) wrap(h page.Handler) http.Handler {
 func (u *UI) fail(w http.ResponseWriter, r *http.Request, err error, stack []byte) {
 	a, known := problem.Of(err)
 	ref := rand.Text()[:10]
-	text := component.Visible(err.Error())
+	text := component.Visible(problem.Text(err))
 	if !known {
 		// An unforeseen error may hold what only the log should.
 		text = "The page could not be made."

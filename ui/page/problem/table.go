@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"regexp"
 
 	"github.com/signalbox-dev/signalbox/controlbus"
 	"github.com/signalbox-dev/signalbox/controlbus/access"
@@ -46,3 +47,11 @@ func Of(err error) (a Answer, known bool) {
 	}
 	return unknown, false
 }
+
+// parts are names of packages and of entries in the audit trail, with which
+// errors of the control bus begin. The log has them; a reader has no use for
+// them.
+var parts = regexp.MustCompile(`(^|: )(?:(?:ledger|command|link|probe|command\.[a-z_]+): )+(?:denied: )?`)
+
+// Text is an error as a reader is told it.
+func Text(err error) string { return parts.ReplaceAllString(err.Error(), "$1") }
