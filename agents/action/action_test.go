@@ -3,6 +3,7 @@ package action
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -600,6 +601,27 @@ func TestUndoOfADamagedCopy(t *testing.T) {
 		res := r.do(undo)
 		if n := len(b.In("orders")); res.Outcome != controlbus.CommandPartial || n >= 200 || n == 0 || !strings.Contains(res.Detail, fmt.Sprintf("damaged, and %d messages", 200-n)) {
 			t.Errorf("%v: %d came back: %+v", at, n, res)
+		}
+	}
+}
+
+// What fails stays known, so that it is not sent again; how much may is bounded.
+func TestKeptIsBounded(t *testing.T) {
+	t.Parallel()
+	b := agenttest.NewQueues("orders")
+	src := newTaking(taking{lasting: true, start: -1, open: func(ctx context.Context, window int) (agents.Intake, error) {
+		return b.Intake(ctx, "orders", agents.IntakeOptions{Window: window})
+	}})
+	if err := src.ensure(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	kept := make([]*item, 50_000)
+	for round := range 5 {
+		for i := range kept {
+			kept[i] = &item{msg: &agents.Message{}, id: strconv.Itoa(round*len(kept) + i)}
+		}
+		if err := src.Settle(t.Context(), nil, kept); (err != nil) != (round == 4) || err != nil && !errors.Is(err, controlbus.ErrTooLarge) {
+			t.Fatalf("after %d: %v", (round+1)*len(kept), err)
 		}
 	}
 }

@@ -57,6 +57,7 @@ type taking struct {
 	// kept stay in the channel, doubt were told to leave it without an answer; now
 	// are those of kept that this intake has not yet given out again.
 	kept, now, doubt map[string]int64
+	stay             int64            // of kept, all in all
 	sent             map[string]int64 // by id: settled copies of equal messages, before this intake
 	here             map[string]int64 // and given out by this one
 
@@ -280,6 +281,9 @@ func (t *taking) Settle(ctx context.Context, done, kept []*item) error {
 				delete(t.here, it.id)
 			}
 		}
+	}
+	if t.stay += int64(len(kept)); t.stay > maxPassed {
+		return fmt.Errorf("%w: more than %d messages failed or were left alone, and each has to be known until the command ends; a filter leaves them out", controlbus.ErrTooLarge, maxPassed)
 	}
 	return nil
 }
