@@ -87,7 +87,7 @@ func TestFaultAgentKilledInPurge(t *testing.T) {
 		if err := sleep(t.Context(), 2*time.Second); err != nil {
 			t.Fatal(err)
 		}
-		if again := b.rabbit.ready("backlog"); again != left || left == 0 || left == n {
+		if again := b.rabbit.ready("backlog"); again != left {
 			t.Errorf("%d of %d messages left at first, %d two seconds later", left, n, again)
 		}
 		undo := b.ended(b.undo(id), time.Minute)
