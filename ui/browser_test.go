@@ -32,9 +32,9 @@ func serveUI(t *testing.T, s *fakeStore, r *fakeRoster, src live.Source) (string
 	t.Helper()
 	cfg := ui.Config{Version: "test", Store: s, Roster: r, Live: src, Guard: openGuard(t), Self: fakeSelf{}, Effective: fakeEffective, Searches: searches(t)}
 	if cfg.Verifier = (&fakeVerifier{report: auditpage.Report{Entries: 12041, Root: "cm9vdA==", Heads: 3}}); len(s.messages) > 0 {
-		cfg.Commands = newCommands(time.Now())
+		cfg.Commands, cfg.Probes = newCommands(time.Now()), newFakeProber()
 	} else {
-		cfg.Commands = &fakeCommands{}
+		cfg.Commands, cfg.Probes = &fakeCommands{}, &fakeProber{}
 	}
 	u, err := ui.New(cfg)
 	if err != nil {
@@ -96,7 +96,7 @@ func TestBrowserPages(t *testing.T) {
 	}
 	for name, path := range pages(s) {
 		switch name { // what needs something to be there, and what looks the same
-		case "message", "channel", "invalid-record", "help", "missing", "wrong", "nothing":
+		case "message", "channel", "invalid-record", "probe", "probe-form", "help", "missing", "wrong", "nothing":
 		default:
 			if strings.HasPrefix(name, "command-") || strings.HasPrefix(name, "form-") {
 				continue
