@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"net/url"
+	"strings"
 	"testing"
 	"time"
 
@@ -215,6 +216,29 @@ func TestIntakeEndsWhenOthersEmptyTheQueue(t *testing.T) {
 	}
 	if n != 0 {
 		t.Errorf("took %d messages from a queue that was emptied", n)
+	}
+}
+
+// A producer can write headers that the library refuses to read: the intake says
+// so instead of trying for ever. The queue can still be emptied.
+func TestUnreadableHeaders(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	a := connected(t, identity(), config(b.Server, b.url))
+	_, err := b.ch.QueueDeclare("q", true, false, false, false, nil)
+	must(t, err)
+	b.publish(t, "", "q", amqp.Publishing{Headers: amqp.Table{"list": make([]any, 15_000)}})
+	for range 2 { // the connection breaks each time
+		in, err := a.Intake(t.Context(), "q", agents.IntakeOptions{})
+		must(t, err)
+		if _, err := in.Next(t.Context(), 10); !errors.Is(err, controlbus.ErrInvalid) || errors.Is(err, agents.ErrNotConnected) || !strings.Contains(err.Error(), "purge") {
+			t.Errorf("take a message that cannot be read: got %v, want ErrInvalid and what to do", err)
+		}
+		_ = in.Close(t.Context())
+	}
+	eventually(t, "the message to be the queue's again", 10*time.Second, func() bool { return b.waiting(t, "q") == 1 })
+	if n, err := a.Purge(t.Context(), "q", ""); err != nil || n != 1 {
+		t.Errorf("purge: removed %d, %v", n, err)
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"strconv"
+	"strings"
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
@@ -277,6 +278,10 @@ func (in *intake) why() error {
 	}
 	select {
 	case e := <-in.gone:
+		if unreadable(e) {
+			return fmt.Errorf("%w: a message there has headers that no program with this library can read (nested deeper than 32, or a list of more than 8192 values); "+
+				"purge the queue without a copy, or let its own consumer take the message", controlbus.ErrInvalid)
+		}
 		if e != nil {
 			// Whatever the reason, such as a consumer_timeout: what was taken is the
 			// broker's again, and only a new intake can go on.
@@ -285,6 +290,12 @@ func (in *intake) why() error {
 	default:
 	}
 	return fmt.Errorf("%w: the connection broke", agents.ErrNotConnected)
+}
+
+// unreadable says that the library closed the connection because it refuses what
+// it read. The same message would close the next one, too.
+func unreadable(e *amqp.Error) bool {
+	return e != nil && !e.Server && (e.Code == amqp.SyntaxError || strings.Contains(e.Reason, amqp.ErrSyntax.Reason))
 }
 
 // Next hands out what is there, waiting for the first.
