@@ -234,7 +234,7 @@ func TestFaultHerd(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts a console")
 	}
-	n, limit := 100, 5*time.Second
+	n, limit := 100, 2*time.Second
 	if soak() {
 		n, limit = 1000, time.Second
 	}
@@ -250,7 +250,7 @@ func TestFaultHerd(t *testing.T) {
 	defer done.Wait()
 	defer cancel()
 	h.back(t, "at first")
-	while(t, site.url(), "quiet", 5*time.Second, func() { _ = sleep(t.Context(), 5*time.Second) })
+	while(t, site.url(), "quiet", limit, func() { _ = sleep(t.Context(), 5*time.Second) })
 
 	h.forget()
 	while(t, site.url(), "cut", limit, func() {
