@@ -2,9 +2,12 @@ package clickhouse_test
 
 import (
 	"fmt"
+	"io"
 	"log/slog"
 	"math/rand/v2"
+	"net/http"
 	"os"
+	"strings"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -17,11 +20,23 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(enginetest.M{M: m}) }
 
-// config is that of a store in a database of its own.
+// config is that of a store in a database of its own, which goes with the test:
+// a hundred of them at once are more than the engine's memory limit here.
 func config(t testing.TB) clickhouse.Config {
 	cfg := clickhouse.DefaultConfig()
 	cfg.Database = fmt.Sprintf("test_%016x", rand.Uint64())
-	cfg.DialContext = enginetest.Shared(t).DialContext
+	engine := enginetest.Shared(t)
+	cfg.DialContext = engine.DialContext
+	t.Cleanup(func() {
+		res, err := engine.HTTPClient().Post("http://engine/", "text/plain", strings.NewReader("DROP DATABASE IF EXISTS "+cfg.Database+" SYNC"))
+		if err != nil {
+			return // the engine was the test's to kill
+		}
+		defer res.Body.Close()
+		if said, _ := io.ReadAll(res.Body); res.StatusCode != http.StatusOK {
+			t.Errorf("drop %s: %s %s", cfg.Database, res.Status, said)
+		}
+	})
 	return cfg
 }
 
