@@ -17,8 +17,9 @@ type JobOptions struct {
 	// Settle is how long the job waits after each step before it looks; 0 means
 	// DefaultSettle.
 	Settle time.Duration `json:"settle_ns,omitempty"`
-	// StopRatio ends the job when more than this share of what it sent has come
-	// back dead; 0 never does. It is looked at from StopMin messages on.
+	// StopRatio ends the job when more than this share of what it tried has come
+	// back dead or could not be sent; 0 never does. It is looked at from StopMin
+	// messages on.
 	StopRatio float64 `json:"stop_ratio,omitempty"`
 	StopMin   int64   `json:"stop_min,omitempty"`
 	// Max is the most messages to take; 0 takes what the preview counted.

@@ -157,9 +157,16 @@ func (r *real) letters(n int) {
 	if err := ch.Close(); err != nil {
 		r.t.Fatal(err)
 	}
-	for end := time.Now().Add(20 * time.Second); r.ready("dlq") < n; time.Sleep(50 * time.Millisecond) {
+	r.waits("dlq", n)
+}
+
+// waits until n messages wait in a queue: the broker puts back what a closed
+// channel held a moment after it has closed.
+func (r *real) waits(queue string, n int) {
+	r.t.Helper()
+	for end := time.Now().Add(20 * time.Second); r.ready(queue) != n; time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(end) {
-			r.t.Fatalf("%d of %d dead letters", r.ready("dlq"), n)
+			r.t.Fatalf("%d messages wait in %s, want %d", r.ready(queue), queue, n)
 		}
 	}
 }
@@ -228,6 +235,7 @@ func TestRabbitMQPurgeUndoRedriveReplay(t *testing.T) {
 	// Only what matches, by filter.
 	r.fill("orders", 1000)
 	want(t, r.do(r.order(controlbus.CommandPurge, "orders", controlbus.PurgeArgs{Filter: "header.n >= 500"})), controlbus.CommandSucceeded, 500)
+	r.waits("orders", 500)
 	if left := r.drain("orders"); len(left) != 500 || !inOrder(left) || left[499].MessageId != "499" {
 		t.Errorf("%d left after a purge by filter", len(left))
 	}

@@ -44,7 +44,7 @@ var (
 	// ErrLost: the connection went away, nobody knows of this item. Run ends with
 	// it; what it means to go on is the caller's.
 	ErrLost = errors.New("connection lost")
-	// ErrStopped: too much of what was sent came back dead.
+	// ErrStopped: too much came back dead or could not be sent.
 	ErrStopped = errors.New("stopped")
 )
 
@@ -153,7 +153,7 @@ func (j *Job[M]) Progress() Progress {
 }
 
 // Run works until the source has no more, the limit is reached (nil), ctx ends
-// (its cause), too much came back dead (ErrStopped), or something breaks.
+// (its cause), too much failed (ErrStopped), or something breaks.
 func (j *Job[M]) Run(ctx context.Context) error {
 	j.looked = time.Now()
 	for {

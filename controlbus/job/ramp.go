@@ -61,26 +61,32 @@ func (j *Job[M]) rest(ctx context.Context, d time.Duration) error {
 }
 
 // look counts what came back dead, now or where it is time, and stops the job if
-// that is too much of what it sent.
+// that and what could not be sent is too much of what it tried.
 func (j *Job[M]) look(ctx context.Context, now bool) error {
-	o := j.cfg.Options
-	if j.cfg.Refailed == nil || !now && time.Since(j.looked) < lookEvery {
+	if j.cfg.Refailed != nil && (now || time.Since(j.looked) >= lookEvery) {
+		j.looked = time.Now()
+		n, err := j.cfg.Refailed(ctx)
+		if err != nil {
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
+			}
+			return fmt.Errorf("look at what came back: %w", err)
+		}
+		j.p.Job.Refailed = max(n, 0)
+	}
+	o, back, failed := j.cfg.Options, j.p.Job.Refailed, j.p.Failed
+	tried := j.p.Job.Sent + failed
+	if o.StopRatio == 0 || tried < max(o.StopMin, 1) || float64(back+failed) <= o.StopRatio*float64(tried) {
 		return nil
 	}
-	j.looked = time.Now()
-	n, err := j.cfg.Refailed(ctx)
-	if err != nil {
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
-		return fmt.Errorf("look at what came back: %w", err)
+	what := fmt.Sprintf("%d of %d messages came back dead", back, tried)
+	switch {
+	case back == 0:
+		what = fmt.Sprintf("%d of %d messages could not be sent", failed, tried)
+	case failed > 0:
+		what += fmt.Sprintf(" and %d could not be sent", failed)
 	}
-	j.p.Job.Refailed = max(n, 0)
-	sent := j.p.Job.Sent
-	if o.StopRatio > 0 && sent >= max(o.StopMin, 1) && float64(j.p.Job.Refailed) > o.StopRatio*float64(sent) {
-		return fmt.Errorf("%w: %d of %d messages came back dead, over %.3g %%", ErrStopped, j.p.Job.Refailed, sent, 100*o.StopRatio)
-	}
-	return nil
+	return fmt.Errorf("%w: %s, over %.3g %%", ErrStopped, what, 100*o.StopRatio)
 }
 
 // finish takes a last look. What cannot be seen any more changes nothing: all is

@@ -294,19 +294,33 @@ func TestAutoStop(t *testing.T) {
 		name  string
 		o     controlbus.JobOptions
 		dead  float64 // share of what was sent that comes back
-		most  int64   // sent at most; 0: all
+		fails float64 // share that cannot be sent
+		most  int64   // tried at most; 0: all
 		least int64
 	}{
-		{"the first canary dies", controlbus.JobOptions{Ramp: []int64{1, 10}, StopRatio: 0.2}, 1, 1, 1},
-		{"too few to judge", controlbus.JobOptions{Ramp: []int64{1, 10, 100}, StopRatio: 0.2, StopMin: 50}, 1, 111, 111},
-		{"under the ratio", controlbus.JobOptions{Ramp: []int64{1, 10, 100}, StopRatio: 0.2, StopMin: 50}, 0.15, 0, 20000},
-		{"without a ramp", controlbus.JobOptions{StopRatio: 0.1, Rate: 1000}, 0.5, 1500, 500},
-		{"nobody asked", controlbus.JobOptions{}, 1, 0, 20000},
+		{"the first canary dies", controlbus.JobOptions{Ramp: []int64{1, 10}, StopRatio: 0.2}, 1, 0, 1, 1},
+		{"too few to judge", controlbus.JobOptions{Ramp: []int64{1, 10, 100}, StopRatio: 0.2, StopMin: 50}, 1, 0, 111, 111},
+		{"under the ratio", controlbus.JobOptions{Ramp: []int64{1, 10, 100}, StopRatio: 0.2, StopMin: 50}, 0.15, 0, 0, 20000},
+		{"without a ramp", controlbus.JobOptions{StopRatio: 0.1, Rate: 1000}, 0.5, 0, 1500, 500},
+		{"the first canary cannot be sent", controlbus.JobOptions{Ramp: []int64{1, 10}, StopRatio: 0.2}, 0, 1, 1, 1},
+		{"half cannot be sent", controlbus.JobOptions{StopRatio: 0.4, StopMin: 100}, 0, 0.5, 2000, 100},
+		{"some die, some cannot be sent", controlbus.JobOptions{StopRatio: 0.3, Rate: 1000}, 0.25, 0.2, 1500, 500},
+		{"nobody asked", controlbus.JobOptions{}, 1, 0, 0, 20000},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				src, out, kept := &endless{left: 20000}, &sink{}, &journal{}
+				if c.fails > 0 {
+					var n int64
+					out.fail = func(int64) error {
+						n++
+						if float64(n%10) < 10*c.fails {
+							return errors.New("no such queue")
+						}
+						return nil
+					}
+				}
 				j := job.New(job.Config[int]{
 					Options: c.o, Total: 20000, Source: src, Sink: out, Save: kept.save,
 					Refailed: func(context.Context) (int64, error) { return int64(float64(out.count()) * c.dead), nil },
@@ -315,10 +329,11 @@ func TestAutoStop(t *testing.T) {
 				if stopped := errors.Is(err, job.ErrStopped); stopped != (c.most > 0) {
 					t.Fatalf("ended with %v", err)
 				}
-				if got := out.count(); c.most > 0 && got > c.most || got < c.least {
-					t.Errorf("%d sent, want %d to %d", got, c.least, c.most)
+				p := j.Progress()
+				if got := p.Done + p.Failed; p.Done != out.count() || c.most > 0 && got > c.most || got < c.least {
+					t.Errorf("%d tried, want %d to %d", got, c.least, c.most)
 				}
-				if p := j.Progress(); p.Job.Refailed != int64(float64(out.count())*c.dead) {
+				if p.Job.Refailed != int64(float64(out.count())*c.dead) {
 					t.Errorf("%d told as come back", p.Job.Refailed)
 				}
 			})

@@ -40,9 +40,10 @@ func NATSWith(t testing.TB, conf string) *Server {
 		t.Skip("nats-server: real brokers are left out with -short")
 	}
 	s, err := startNATS(conf)
-	s = use(t, "nats-server", s, err)
-	t.Cleanup(s.shutdown)
-	return s
+	if err == nil {
+		t.Cleanup(s.shutdown) // after its log was shown
+	}
+	return use(t, "nats-server", s, err)
 }
 
 func startNATS(conf string) (_ *Server, err error) {

@@ -48,9 +48,10 @@ func PostgreSQLAlone(t testing.TB) *Server {
 		t.Skip("postgresql: real servers are left out with -short")
 	}
 	s, err := startPostgreSQL()
-	s = use(t, "postgresql", s, err)
-	t.Cleanup(s.shutdown)
-	return s
+	if err == nil {
+		t.Cleanup(s.shutdown) // after its log was shown
+	}
+	return use(t, "postgresql", s, err)
 }
 
 // postgresUser is whom the server's programs run as: they refuse root.

@@ -54,9 +54,10 @@ func RabbitMQWith(t testing.TB, conf string) *Server {
 		t.Skip("rabbitmq: real brokers are left out with -short")
 	}
 	s, err := startRabbitMQ(conf)
-	s = use(t, "rabbitmq", s, err)
-	t.Cleanup(s.shutdown)
-	return s
+	if err == nil {
+		t.Cleanup(s.shutdown) // after its log was shown
+	}
+	return use(t, "rabbitmq", s, err)
 }
 
 func startRabbitMQ(conf string) (_ *Server, err error) {
