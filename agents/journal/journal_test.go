@@ -285,7 +285,7 @@ func TestKilledJournal(t *testing.T) {
 	}
 	told := map[controlbus.CommandID]int64{}
 	name, head := "", uint64(0)
-	for range kills {
+	for life := range kills {
 		cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^$")
 		cmd.Env = append(os.Environ(), "SIGNALBOX_TEST_JOURNAL_CHILD="+dir)
 		cmd.Stderr = os.Stderr
@@ -298,9 +298,10 @@ func TestKilledJournal(t *testing.T) {
 		}
 		var kill *time.Timer
 		for lines := bufio.NewScanner(out); lines.Scan(); {
-			if lines.Text() == "ready" {
+			// Any moment of its life; in every other one it is at work, however slow the
+			// machine is.
+			if ready := lines.Text() == "ready"; kill == nil && (life%2 == 0) == ready {
 				kill = time.AfterFunc(time.Duration(rand.IntN(150))*time.Millisecond, func() { _ = cmd.Process.Kill() })
-				continue
 			}
 			c, seq, whole := strings.Cut(lines.Text(), " ")
 			if whole && controlbus.CommandID(c).Valid() && len(seq) == 1 {
@@ -331,7 +332,7 @@ func TestKilledJournal(t *testing.T) {
 		}
 		shut(t, j)
 	}
-	if len(told) < kills {
+	if len(told) < kills/2 {
 		t.Errorf("only %d commands told of in %d lives", len(told), kills)
 	}
 	t.Logf("%d kills, %d commands, head %d", kills, len(told), head)

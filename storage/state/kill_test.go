@@ -198,15 +198,21 @@ func TestKilledLedger(t *testing.T) {
 		}
 		d := told{all: map[controlbus.CommandID]controlbus.CommandState{}}
 		var heads []string
-		for range kills {
+		for life := range kills {
+			before := d.size()
 			c := spawn(t, at, &d, os.Stderr)
+			if life%2 == 1 { // at work, however slow the machine is
+				for end := time.Now().Add(30 * time.Second); d.size() == before && time.Now().Before(end); {
+					time.Sleep(time.Millisecond)
+				}
+			}
 			time.Sleep(time.Duration(10+rand.IntN(200)) * time.Millisecond) // any moment of its life
 			c.kill()
 			if h := d.check(t, at, heads); h != "" {
 				heads = append(heads, h)
 			}
 		}
-		if len(d.all) < kills {
+		if len(d.all) < kills/2 {
 			t.Errorf("only %d commands were told of in %d lives", len(d.all), kills)
 		}
 		_, changes, open := whole(t, at, heads)
