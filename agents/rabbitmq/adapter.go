@@ -111,6 +111,7 @@ func (a *Adapter) Connect(ctx context.Context) (agents.Product, error) {
 			}
 			return agents.Product{}, err
 		}
+		c.shared = true
 		ctrl[vhost] = c
 	}
 	p := product(ctrl[a.vhosts[0]].Properties)
@@ -229,9 +230,9 @@ func (a *Adapter) control(ctx context.Context) (map[string]*conn, *management, e
 	}
 	for vhost, c := range ctrl {
 		if err := ctx.Err(); err != nil {
-			return nil, nil, err // before do, which would cut the connection
+			return nil, nil, err
 		}
-		if err := c.ping(context.WithoutCancel(ctx), a.cfg.Timeout); err != nil {
+		if err := c.ping(ctx, a.cfg.Timeout); err != nil {
 			return nil, nil, fmt.Errorf("rabbitmq: virtual host %q: %w: %w", vhost, agents.ErrNotConnected, err)
 		}
 	}
@@ -331,17 +332,10 @@ func (a *Adapter) observePassive(ctx context.Context, ctrl map[string]*conn, o *
 // channel when there is no such queue.
 func (a *Adapter) inspect(ctx context.Context, c *conn, queue string) (amqp.Queue, error) {
 	var st amqp.Queue
-	ch, err := c.channel(ctx, a.cfg.Timeout)
-	if err != nil {
-		return st, err
-	}
-	err = c.do(ctx, a.cfg.Timeout, func() (err error) {
+	err := a.rpc(ctx, c, func(ch *amqp.Channel) (err error) {
 		st, err = ch.QueueDeclarePassive(queue, false, false, false, false, nil)
 		return err
 	})
-	if !ch.IsClosed() {
-		_ = c.do(ctx, a.cfg.Timeout, ch.Close)
-	}
 	return st, err
 }
 

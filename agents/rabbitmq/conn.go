@@ -21,8 +21,11 @@ import (
 // kept to be closed when a deadline has passed.
 type conn struct {
 	*amqp.Connection
-	mu  sync.Mutex
-	raw net.Conn
+	// shared: many callers use it, so that one who gives up must not cut it. Their
+	// calls last as long as the broker takes, at most the timeout.
+	shared bool
+	mu     sync.Mutex
+	raw    net.Conn
 }
 
 func (a *Adapter) dial(ctx context.Context, vhost, purpose string) (*conn, error) {
@@ -83,8 +86,12 @@ func (c *conn) cut() {
 	}
 }
 
-// do runs a call of the library and cuts the connection when ctx ends first.
+// do runs a call of the library and cuts the connection when ctx ends first, or,
+// where it is shared, after the timeout alone.
 func (c *conn) do(ctx context.Context, timeout time.Duration, call func() error) error {
+	if c.shared {
+		ctx = context.WithoutCancel(ctx)
+	}
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	stop := context.AfterFunc(ctx, c.cut)

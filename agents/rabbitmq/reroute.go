@@ -64,10 +64,10 @@ func (m *management) leading(ctx context.Context, vhost, exchange string) ([]bin
 }
 
 // rpc runs a call on a channel of its own, because the broker closes the channel
-// of a call that it refuses.
+// of a call that it refuses. What has been asked is waited for.
 func (a *Adapter) rpc(ctx context.Context, c *conn, call func(*amqp.Channel) error) error {
 	if err := ctx.Err(); err != nil {
-		return err // before do, which would cut the connection
+		return err
 	}
 	ctx = context.WithoutCancel(ctx)
 	ch, err := c.channel(ctx, a.cfg.Timeout)
