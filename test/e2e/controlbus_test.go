@@ -30,16 +30,18 @@ const (
 
 // depot is a company with a backlog nobody wants and a heap of dead letters.
 type depot struct {
-	t  *testing.T
-	ch *amqp.Channel
-	js jetstream.JetStream
+	t      *testing.T
+	rabbit *broker.Server
+	vhost  string
+	ch     *amqp.Channel
+	js     jetstream.JetStream
 }
 
-func openDepot(t *testing.T, rabbit, natsURL string) *depot {
+func openDepot(t *testing.T, rabbit *broker.Server, vhost, vhostURL, natsURL string) *depot {
 	t.Helper()
-	d := &depot{t: t}
+	d := &depot{t: t, rabbit: rabbit, vhost: vhost}
 	var err error
-	if d.ch, err = broker.DialAMQP(t, rabbit).Channel(); err != nil {
+	if d.ch, err = broker.DialAMQP(t, vhostURL).Channel(); err != nil {
 		t.Fatal(err)
 	}
 	must := func(err error) {
@@ -119,7 +121,12 @@ func (d *depot) depth(queue string, want int) {
 			return
 		}
 	}
-	d.t.Fatalf("queue %s: %d messages, want %d", queue, got, want)
+	var all []struct {
+		Name                                         string
+		Messages, Messages_unacknowledged, Consumers int //nolint:revive // the broker's names
+	}
+	d.rabbit.API(d.t, http.MethodGet, "/api/queues/"+url.PathEscape(d.vhost), nil, &all)
+	d.t.Fatalf("queue %s: %d messages, want %d; the broker has %+v", queue, got, want, all)
 }
 
 func (d *depot) count(queue string) int {
@@ -197,9 +204,9 @@ func openSite(t *testing.T) *site {
 	t.Helper()
 	enginetest.Require(t)
 	rabbit, natsServer := broker.RabbitMQ(t), broker.NATS(t)
-	_, vhostURL := rabbit.VHost(t)
+	vhost, vhostURL := rabbit.VHost(t)
 	s := &site{t: t, dir: t.TempDir()}
-	s.depot = openDepot(t, vhostURL, natsServer.URL)
+	s.depot = openDepot(t, rabbit, vhost, vhostURL, natsServer.URL)
 	s.config = s.write("console.yaml", fmt.Sprintf(`
 listen: 127.0.0.1:0
 listen_grpc: ""
