@@ -238,6 +238,9 @@ type GateView struct {
 	// Bypasses are ways into the channel that go around the gate, such as a binding
 	// an application made again: messages on them are doubled or not led aside.
 	Bypasses []string
+	// Leaks are what is bound to a gate that is on and takes messages away from the
+	// backlog: they are lost to the channel.
+	Leaks []string
 }
 
 // Parker is implemented by adapters that can make a channel of their own to put

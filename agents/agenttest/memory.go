@@ -43,6 +43,7 @@ type memoryGate struct {
 	id, backlog string
 	built, on   bool
 	bypasses    []string
+	leaks       []string
 }
 
 // NewMemory returns a broker with the given channels.
@@ -131,6 +132,14 @@ func (m *Memory) Bypass(channel string, ways ...string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.gates[channel].bypasses = ways
+}
+
+// Leak binds something else to a channel's gate, as far as its view tells: such
+// a gate can not be switched on.
+func (m *Memory) Leak(channel string, to ...string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.gates[channel].leaks = to
 }
 
 // PausedUntil is until when a channel's consumers are paused; zero: they are not.
@@ -452,6 +461,9 @@ func (a *MemoryAdapter) SetGate(ctx context.Context, id, channel string, on bool
 		if g == nil || g.id != id || !g.built {
 			return controlbus.ErrNotFound
 		}
+		if on && len(g.leaks) > 0 {
+			return fmt.Errorf("%w: %v are bound to the gate", controlbus.ErrConflict, g.leaks)
+		}
 		g.on = on
 		return nil
 	})
@@ -465,6 +477,9 @@ func (a *MemoryAdapter) Gate(ctx context.Context, id, channel string) (v agents.
 			return nil
 		}
 		v = agents.GateView{Installed: g.built, On: g.on, Backlog: g.backlog, Bypasses: g.bypasses}
+		if g.on {
+			v.Leaks = g.leaks
+		}
 		if c := a.m.channels[g.backlog]; c != nil {
 			v.Waiting = int64(len(c.ready) + len(c.out))
 		}

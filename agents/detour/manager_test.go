@@ -578,6 +578,35 @@ func TestBroken(t *testing.T) {
 	})
 }
 
+// A gate at which messages are lost is not left on.
+func TestLeak(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		mem := agenttest.NewMemory("orders")
+		l := begin(t, t.TempDir(), mem.Adapter())
+		defer l.end()
+		l.succeed(orderOf(controlbus.CommandDetour, "orders", simple("d", hold)))
+		mem.Publish("orders", msgs(0, 2)...)
+		wantMessages(t, mem, "orders")
+		mem.Leak("orders", "queue mirror")
+		time.Sleep(10 * time.Second)
+		mem.Publish("orders", msgs(2, 4)...)
+		wantMessages(t, mem, "orders", 2, 3)
+		if s := l.status("d"); !strings.Contains(s.Error, "queue mirror") {
+			t.Errorf("with a leak: %s %q", s.State, s.Error)
+		}
+		mem.Leak("orders")
+		time.Sleep(10 * time.Second)
+		mem.Publish("orders", msgs(4, 6)...)
+		wantMessages(t, mem, "orders", 2, 3)
+		if s := l.status("d"); s.State != controlbus.DetourOn || s.Error != "" {
+			t.Errorf("without the leak: %s %q", s.State, s.Error)
+		}
+		l.succeed(orderOf(controlbus.CommandUndetour, "orders", nil))
+		wantMessages(t, mem, "orders", 2, 3, 0, 1, 4, 5)
+		nothingLeft(t, mem, "orders")
+	})
+}
+
 // TestKilledAtEveryStep ends the agent before and after every word it has with
 // the broker, from the order to the removal, and looks for each message after
 // another agent has taken over.

@@ -18,6 +18,7 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/signalbox-dev/signalbox/agents"
+	"github.com/signalbox-dev/signalbox/agents/agenttest"
 	"github.com/signalbox-dev/signalbox/agents/nats"
 	"github.com/signalbox-dev/signalbox/agents/rabbitmq"
 	"github.com/signalbox-dev/signalbox/controlbus"
@@ -304,6 +305,24 @@ func TestSwitchedUnderLoad(t *testing.T) {
 		return numbered(n)
 	})
 	go func() { sent <- publish(stop) }()
+	// Taps come and go meanwhile.
+	tapping, untap := context.WithCancel(t.Context())
+	tapped := make(chan int)
+	go func() {
+		n := 0
+		for ; tapping.Err() == nil; n++ {
+			ctx, cancel := context.WithTimeout(tapping, 100*time.Millisecond+rand.N(300*time.Millisecond))
+			plan, err := a.(agents.Tapper).PlanTap(ctx, "in")
+			if err == nil {
+				err = a.(agents.Tapper).Tap(ctx, plan, agents.Position{}, agenttest.NewSink(), func() {})
+			}
+			if err != nil && ctx.Err() == nil {
+				t.Errorf("tap: %v", err)
+			}
+			cancel()
+		}
+		tapped <- n
+	}()
 	began := time.Now()
 	through := int64(0)
 	for i := range times {
@@ -318,6 +337,8 @@ func TestSwitchedUnderLoad(t *testing.T) {
 	took := time.Since(began)
 	close(stop)
 	n := <-sent
+	untap()
+	taps := <-tapped
 	for deadline := time.Now().Add(30 * time.Second); got.distinct()+aside.distinct() < n && time.Now().Before(deadline); {
 		time.Sleep(50 * time.Millisecond)
 	}
@@ -338,8 +359,8 @@ func TestSwitchedUnderLoad(t *testing.T) {
 		}
 		s.mu.Unlock()
 	}
-	t.Logf("on and off %d times in %v: %d messages sent, %d received, %d put aside, %d lost, %d doubled, %d returned; %d while draining",
-		times, took.Round(time.Millisecond), n, got.distinct(), aside.distinct(), n-got.distinct()-aside.distinct(), twice, len(r.returned), through)
+	t.Logf("on and off %d times in %v, with %d taps: %d messages sent, %d received, %d put aside, %d lost, %d doubled, %d returned; %d while draining",
+		times, took.Round(time.Millisecond), taps, n, got.distinct(), aside.distinct(), n-got.distinct()-aside.distinct(), twice, len(r.returned), through)
 	if got.distinct()+aside.distinct() != n || twice != 0 || len(r.returned) != 0 {
 		t.Error("messages were lost, doubled or returned")
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -330,6 +331,13 @@ func (w *worker) watch(ctx context.Context, a agents.Adapter, p *pump, edition i
 				v, err := w.gate(ctx, a, rec.Channel)
 				if err != nil {
 					return err
+				}
+				if len(v.Leaks) > 0 {
+					c, cancel := call(ctx)
+					err := a.(agents.Gater).SetGate(c, w.id, rec.Channel, false)
+					cancel()
+					leak := fmt.Errorf("%w: %s is bound to the gate and gets messages that the channel then misses; the gate was switched off, unbind it", controlbus.ErrConflict, strings.Join(v.Leaks, ", "))
+					return errors.Join(leak, err)
 				}
 				if !v.On || !v.Installed {
 					w.m.cfg.Log.WarnContext(ctx, "somebody took a detour's gate away or switched it off; it is put back", "detour", w.id, "broker", w.broker, "channel", w.channel)

@@ -129,17 +129,21 @@ func (a *Adapter) planGate(ctx context.Context, api *management, kind controlbus
 	if api == nil {
 		return p, fmt.Errorf("%w: %s", controlbus.ErrUnsupported, noManagement)
 	}
-	bindings, err := api.bindings(ctx, vhost, queue)
+	ours, err := api.between(ctx, vhost, gatePrefix)
 	if err != nil {
 		return p, err
 	}
 	inside := ""
-	for _, b := range bindings {
-		if strings.HasPrefix(b.Source, gatePrefix) {
-			inside = b.Source
+	for exchange, of := range ours {
+		if of == queue && strings.HasPrefix(exchange, gatePrefix) {
+			inside = exchange
 		}
 	}
 	if kind == controlbus.CommandUndetour || kind == controlbus.CommandResume {
+		bindings, err := api.feeding(ctx, vhost, queue)
+		if err != nil {
+			return p, err
+		}
 		p.Technique += ", switched off by one binding and taken away"
 		p.Impact = []string{"The backlog is worked off first; what is published while that happens can overtake what is left of it."}
 		p.Needs = gateRights(queue, bindings)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
@@ -45,6 +46,7 @@ type gateState struct {
 	open                             bool      // from the gate to the queue
 	direct                           []binding // around the gate into the queue
 	led                              []binding // into the gate
+	leaks                            []string  // what else is bound to the gate
 	waiting                          int64
 }
 
@@ -100,6 +102,10 @@ func (g *gate) read(ctx context.Context) (s gateState, err error) {
 		if s.led, err = g.api.leading(ctx, g.vhost, g.main); err != nil {
 			return s, err
 		}
+		if s.leaks, err = g.api.leaving(ctx, g.vhost, g.main); err != nil {
+			return s, err
+		}
+		s.leaks = slices.DeleteFunc(s.leaks, func(to string) bool { return to == "queue "+g.queue })
 	}
 	switch _, err = g.a.inspect(ctx, g.c, g.queue); {
 	case errors.Is(err, controlbus.ErrNotFound):
@@ -163,7 +169,10 @@ func (g *gate) install(ctx context.Context) error {
 		}},
 		{"bind " + g.backlog, func(ch *amqp.Channel) error { return ch.QueueBind(g.backlog, "", g.off, false, nil) }},
 		{"declare exchange " + g.main, func(ch *amqp.Channel) error {
-			return ch.ExchangeDeclare(g.main, amqp.ExchangeTopic, true, false, false, false, amqp.Table{"alternate-exchange": g.off})
+			if s.main {
+				return nil
+			}
+			return ch.ExchangeDeclare(g.main, amqp.ExchangeTopic, true, false, false, false, amqp.Table{"alternate-exchange": g.off, argQueue: g.queue})
 		}},
 		{"open the gate", func(ch *amqp.Channel) error {
 			if len(s.led) > 0 {
@@ -241,6 +250,8 @@ func (g *gate) set(ctx context.Context, on bool) error {
 		return fmt.Errorf("%w: the gate is not installed", controlbus.ErrConflict)
 	case on && len(s.direct) > 0:
 		return fmt.Errorf("%w: messages come around the gate by %q; install it again first", controlbus.ErrConflict, ways(s.direct))
+	case on && len(s.leaks) > 0:
+		return fmt.Errorf("%w: bound to exchange %s is %s, which would get the messages instead of the backlog; unbind it first", controlbus.ErrConflict, g.main, strings.Join(s.leaks, ", "))
 	case on != s.open:
 		return nil
 	case on:
@@ -266,6 +277,9 @@ func (a *Adapter) Gate(ctx context.Context, id, channel string) (agents.GateView
 	v := agents.GateView{Installed: s.whole(), On: s.built() && !s.open, Backlog: a.channelName(g.vhost, g.backlog), Waiting: s.waiting}
 	if len(s.led) > 0 {
 		v.Bypasses = ways(s.direct)
+	}
+	if v.On {
+		v.Leaks = s.leaks
 	}
 	return v, nil
 }

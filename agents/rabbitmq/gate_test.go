@@ -504,3 +504,92 @@ func TestGateIsRefused(t *testing.T) {
 		}
 	}
 }
+
+// A tap sees a message once, whatever the gate does, and takes none away from
+// the queue: at a gate that is on, what is bound beside the queue would.
+func TestTapAndGateOfOneQueue(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.queue(t, "orders", "x", "topic", "a.#")
+	must(t, b.ch.QueueBind("orders", "b", "x", false, nil))
+	cfg := config(b.Server, b.url)
+	cfg.Tap.PollInterval = 100 * time.Millisecond
+	a := connected(t, identity(), cfg)
+	ctx := t.Context()
+	polls := func() { time.Sleep(5 * cfg.Tap.PollInterval) }
+	tap := startTap(t, a, "orders", nil)
+	seen, queued := 0, 0
+	publish := func(what string, tap *running) {
+		t.Helper()
+		b.publish(t, "x", "a.new", make([]amqp.Publishing, 3)...)
+		b.publish(t, "x", "b", make([]amqp.Publishing, 2)...)
+		seen, queued = seen+5, queued+5
+		if got := len(tap.saw(t, seen)); got != seen {
+			t.Errorf("%s: the tap has seen %d messages of %d", what, got, seen)
+		}
+		waiting := 0
+		for _, queue := range []string{"orders", "sb.d.g.backlog"} {
+			if q, err := channel(t, broker.DialAMQP(t, b.url)).QueueDeclarePassive(queue, true, false, false, false, nil); err == nil {
+				waiting += q.Messages
+			}
+		}
+		if waiting != queued {
+			t.Errorf("%s: %d messages wait, want %d", what, waiting, queued)
+		}
+	}
+	publish("without a gate", tap)
+	_, err := a.InstallGate(ctx, "g", "orders")
+	must(t, err)
+	publish("installed", tap)
+	polls()
+	publish("installed, polled", tap)
+	for round := range 2 {
+		must(t, a.SetGate(ctx, "g", "orders", true))
+		publish("on", tap)
+		polls()
+		publish("on, polled", tap)
+		if round == 0 {
+			tap.stop()
+			must(t, tap.wait(t))
+			tap, seen = startTap(t, a, "orders", nil), 0
+			publish("tapped while it is on", tap)
+		}
+		must(t, a.SetGate(ctx, "g", "orders", false))
+		polls()
+		publish("off", tap)
+	}
+	_, err = b.ch.QueuePurge("sb.d.g.backlog", false)
+	must(t, err)
+	_, err = b.ch.QueuePurge("orders", false)
+	must(t, err)
+	queued = 0
+	must(t, a.RemoveGate(ctx, "g", "orders"))
+	publish("removed", tap)
+	polls()
+	publish("removed, polled", tap)
+}
+
+// What somebody binds to a gate takes messages away from the backlog: it is not
+// switched on, and says so when it is on.
+func TestGateThatLeaks(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.queue(t, "orders", "x", "topic", "#")
+	a := connected(t, identity(), config(b.Server, b.url))
+	ctx := t.Context()
+	_, err := a.InstallGate(ctx, "g", "orders")
+	must(t, err)
+	b.queue(t, "mirror", "mirrored", "fanout", "")
+	must(t, b.ch.QueueBind("mirror", "#", "sb.d.g", false, nil))
+	if err := a.SetGate(ctx, "g", "orders", true); !errors.Is(err, controlbus.ErrConflict) || !strings.Contains(err.Error(), "queue mirror") {
+		t.Errorf("switched on: %v", err)
+	}
+	must(t, b.ch.QueueUnbind("mirror", "#", "sb.d.g", nil))
+	must(t, a.SetGate(ctx, "g", "orders", true))
+	must(t, b.ch.QueueBind("mirror", "#", "sb.d.g", false, nil))
+	v, err := a.Gate(ctx, "g", "orders")
+	if err != nil || !slices.Equal(v.Leaks, []string{"queue mirror"}) {
+		t.Errorf("%+v, %v", v, err)
+	}
+	must(t, a.SetGate(ctx, "g", "orders", false))
+}

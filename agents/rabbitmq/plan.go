@@ -86,12 +86,12 @@ func (a *Adapter) PlanTap(ctx context.Context, channel string) (agents.TapPlan, 
 	}, nil
 }
 
-// mirrorable are the queue's bindings from named exchanges; ErrUnsupported when
-// one of them is at an exchange that shares out instead of copying. The
-// exchanges upstream do not matter: the tap binds beside the queue, so what
-// reaches the last exchange reaches both.
+// mirrorable are the queue's bindings from named exchanges, of those the ones in
+// front of a gate; ErrUnsupported when one of them is at an exchange that shares
+// out instead of copying. The exchanges upstream do not matter: the tap binds
+// beside the queue, so what reaches the last exchange reaches both.
 func (a *Adapter) mirrorable(ctx context.Context, api *management, vhost, queue string) ([]binding, error) {
-	bindings, err := api.bindings(ctx, vhost, queue)
+	bindings, err := api.feeding(ctx, vhost, queue)
 	if err != nil {
 		return nil, err
 	}

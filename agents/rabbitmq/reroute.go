@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -22,6 +24,15 @@ import (
 // anew at the agent's exchange before the old one is taken away. Meanwhile both
 // lead to the queue, and the broker delivers one copy of a message to a queue
 // however many ways lead there: nothing is lost and nothing doubled.
+
+//
+// Nothing but the queue may be bound to such an exchange: at a gate that is on,
+// what another binding takes does not go to the alternate exchange, and the queue
+// never sees it. Taps stay with the exchanges in front.
+
+// argQueue is the argument by which the agent's exchanges tell whose they are;
+// the broker keeps arguments that it does not know.
+const argQueue = "signalbox-queue"
 
 // validID is of what names are made of.
 var validID = regexp.MustCompile(`^[A-Za-z0-9_-]{1,100}$`)
@@ -61,6 +72,104 @@ func (m *management) leading(ctx context.Context, vhost, exchange string) ([]bin
 		out = append(out, a.binding)
 	}
 	return out, nil
+}
+
+// leaving are the queues and exchanges that are bound to an exchange.
+func (m *management) leaving(ctx context.Context, vhost, exchange string) ([]string, error) {
+	var answer []struct {
+		Destination string `json:"destination"`
+		Type        string `json:"destination_type"`
+	}
+	err := m.do(ctx, http.MethodGet, "/api/exchanges/"+url.PathEscape(vhost)+"/"+url.PathEscape(exchange)+"/bindings/source", nil, &answer)
+	if errors.Is(err, controlbus.ErrNotFound) {
+		return nil, nil
+	}
+	var out []string
+	for _, b := range answer {
+		out = append(out, b.Type+" "+b.Destination)
+	}
+	return out, err
+}
+
+// between are the agents' exchanges of a virtual host whose name contains a text,
+// with the queues they are in front of.
+func (m *management) between(ctx context.Context, vhost, name string) (map[string]string, error) {
+	out := map[string]string{}
+	for page := 1; ; page++ {
+		var answer struct {
+			Items []struct {
+				Name      string         `json:"name"`
+				Arguments map[string]any `json:"arguments"`
+			} `json:"items"`
+			Pages int `json:"page_count"`
+		}
+		q := url.Values{"page": {strconv.Itoa(page)}, "page_size": {"100"}, "pagination": {"true"}, "name": {name}, "use_regex": {"false"}, "columns": {"name,arguments"}}
+		if err := m.do(ctx, http.MethodGet, "/api/exchanges/"+url.PathEscape(vhost)+"?"+q.Encode(), nil, &answer); err != nil {
+			return nil, err
+		}
+		for _, x := range answer.Items {
+			if queue, ok := x.Arguments[argQueue].(string); ok && strings.HasPrefix(x.Name, "sb.") {
+				out[x.Name] = queue
+			}
+		}
+		if page >= answer.Pages {
+			return out, nil
+		}
+	}
+}
+
+// feeding are the bindings by which messages come to a queue from exchanges that
+// are not the agents' own, be it through these. It misses none while an agent
+// puts an exchange in between or takes it away.
+func (m *management) feeding(ctx context.Context, vhost, queue string) ([]binding, error) {
+	for range 5 {
+		own, err := m.between(ctx, vhost, "sb.")
+		if err != nil {
+			return nil, err
+		}
+		feeding, unknown := map[string]binding{}, false
+		direct := func() error {
+			bindings, err := m.bindings(ctx, vhost, queue)
+			for _, b := range bindings {
+				if !between(b.Source) {
+					feeding[b.id()] = b
+				} else if own[b.Source] != queue {
+					unknown = true // it has come since
+				}
+			}
+			return err
+		}
+		if err := direct(); err != nil {
+			return nil, err
+		}
+		for name, of := range own {
+			if of != queue {
+				continue
+			}
+			led, err := m.leading(ctx, vhost, name)
+			if err != nil {
+				return nil, err
+			}
+			for _, b := range led {
+				feeding[b.id()] = b
+			}
+			// A binding that is being given back is at the queue before it is taken
+			// away here.
+			if err := direct(); err != nil {
+				return nil, err
+			}
+		}
+		if unknown {
+			continue
+		}
+		return slices.SortedFunc(maps.Values(feeding), func(a, b binding) int { return strings.Compare(a.id(), b.id()) }), nil
+	}
+	return nil, fmt.Errorf("%w: an agent is changing how messages come to %s; try again", controlbus.ErrConflict, queue)
+}
+
+// between says whether an exchange is one that an agent puts in front of a queue.
+func between(exchange string) bool {
+	return strings.HasPrefix(exchange, gatePrefix) || strings.HasPrefix(exchange, separatePrefix)
 }
 
 // rpc runs a call on a channel of its own, because the broker closes the channel

@@ -6,8 +6,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"net/http"
-	"net/url"
 	"strings"
 
 	amqp "github.com/rabbitmq/amqp091-go"
@@ -26,12 +24,7 @@ import (
 // It lasts as long as one test. What a dead agent leaves of it changes nothing
 // for other messages: they still reach the queue, also without the sink. The
 // next Connect takes it away.
-const (
-	separatePrefix = "sb.sep."
-	// argQueue names the queue at the separation's exchanges; the broker keeps
-	// arguments it does not know.
-	argQueue = "signalbox-queue"
-)
+const separatePrefix = "sb.sep."
 
 // Bounds of the sink: a test that nobody ends must not fill the broker.
 const (
@@ -203,23 +196,16 @@ func (a *Adapter) endSeparation(ctx context.Context, vhost, queue, name string) 
 func (a *Adapter) leftSeparations(ctx context.Context, api *management, vhost string) (map[string]string, error) {
 	agent, _, _ := strings.Cut(a.prefix, ".")
 	prefix := separatePrefix + agent + "."
-	var answer struct {
-		Items []struct {
-			Name      string         `json:"name"`
-			Arguments map[string]any `json:"arguments"`
-		} `json:"items"`
-	}
-	q := url.Values{"page": {"1"}, "page_size": {"100"}, "pagination": {"true"}, "name": {prefix}, "use_regex": {"false"}, "columns": {"name,arguments"}}
-	if err := api.do(ctx, http.MethodGet, "/api/exchanges/"+url.PathEscape(vhost)+"?"+q.Encode(), nil, &answer); err != nil {
+	found, err := api.between(ctx, vhost, prefix)
+	if err != nil {
 		return nil, err
 	}
 	out := map[string]string{}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	for _, x := range answer.Items {
-		queue, ok := x.Arguments[argQueue].(string)
-		name := strings.TrimSuffix(x.Name, ".rest")
-		if ok && a.tests[vhost+"/"+queue] == 0 && name == a.separationOf(queue) {
+	for exchange, queue := range found {
+		name := strings.TrimSuffix(exchange, ".rest")
+		if a.tests[vhost+"/"+queue] == 0 && name == a.separationOf(queue) {
 			out[name] = queue
 		}
 	}
