@@ -31,7 +31,7 @@ func TestLinksLeadSomewhere(t *testing.T) {
 			// filter.
 			kind := at.Path + " " + at.Query().Get("q")
 			if strings.HasPrefix(at.Path, "/messages/") {
-				kind = "/messages/{uid}" + at.Query().Get("as")
+				kind = "/messages/{uid}" + at.Query().Get("as") + " of " + name
 			}
 			if seen[kind] || strings.HasPrefix(at.Path, "/api/") {
 				continue

@@ -29,6 +29,7 @@ func newFakeProber(texts ...string) *fakeProber {
 		texts = []string{"orders to payment"}
 	}
 	f := &fakeProber{}
+	store, _ := filled(now)
 	for i, s := range texts {
 		p := probe.View{Probe: probe.Probe{
 			ID: fmt.Sprintf("p%d", i+1), Name: s, Owner: controlbus.Actor{Name: s}, In: controlbus.ChannelName{Env: "production", System: "rabbitmq", Broker: s, Name: s},
@@ -38,7 +39,7 @@ func newFakeProber(texts ...string) *fakeProber {
 		for j, o := range []probe.Outcome{probe.Lost, probe.Passed, probe.Late, probe.Wrong, probe.Unsent, probe.Unknown, probe.Passed} {
 			p.Recent = append(p.Recent, probe.Run{
 				ID: fmt.Sprintf("%03d", 100-j), Probe: p.ID, At: now.Add(-time.Duration(j) * time.Minute), Outcome: o, Latency: time.Duration(j) * 12 * time.Millisecond, Detail: s,
-				Sent: controlbus.HashID("probe", "sent").String(), Arrived: controlbus.HashID("probe", "arrived").String(), Command: cid(500),
+				Sent: store.messages[1].UID.String(), Arrived: store.messages[2].UID.String(), Command: cid(500),
 			})
 		}
 		p.Summary = probe.Summary{Runs: 7, Passed: 2, P50: 24 * time.Millisecond, P95: 72 * time.Millisecond, Last: &p.Recent[0]}

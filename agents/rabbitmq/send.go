@@ -275,7 +275,7 @@ func (o *outlet) why(ctx context.Context, err error) error {
 			return connErr(ctx, e)
 		}
 		if e != nil {
-			return fmt.Errorf("%w: %w", agents.ErrNotConnected, e)
+			err = e // says little where the end of ctx cut the connection
 		}
 	default:
 	}
