@@ -36,6 +36,7 @@ func (e *Executor) ask(a Ask) {
 	if !seen && room {
 		e.answers.keep(a.ID)
 		e.answers.working++
+		e.work.Add(1)
 	}
 	e.mu.Unlock()
 	switch {
@@ -44,6 +45,7 @@ func (e *Executor) ask(a Ask) {
 	case seen || !room:
 	default:
 		e.cfg.Go(func() {
+			defer e.work.Done()
 			ctx, over := context.WithTimeout(e.ctx, planWithin)
 			defer over()
 			answer := e.answer(ctx, a)

@@ -84,10 +84,10 @@ type ExecutorConfig struct {
 type Executor struct {
 	cfg  ExecutorConfig
 	boot string
-	wg   sync.WaitGroup
 	stop context.CancelCauseFunc
 	ctx  context.Context
 
+	work    sync.WaitGroup // taken places and open questions; grows under mu, and never once ctx is over
 	mu      sync.Mutex
 	running map[controlbus.CommandID]*running
 	waiting []waiting // for a free place, oldest first
@@ -129,7 +129,7 @@ func NewExecutor(ctx context.Context, cfg ExecutorConfig) (*Executor, error) {
 	e := &Executor{cfg: cfg, boot: rand.Text(), running: map[controlbus.CommandID]*running{}}
 	e.ctx, e.stop = context.WithCancelCause(context.WithoutCancel(ctx))
 	if e.cfg.Go == nil {
-		e.cfg.Go = func(f func()) { e.wg.Go(f) }
+		e.cfg.Go = func(f func()) { go f() }
 	}
 	for _, entry := range cfg.Journal.Entries(controlbus.JournalBegun) {
 		if info, known := entry.Kind.Info(); known && info.Resumable && cfg.Handlers[entry.Kind] != nil {
@@ -150,11 +150,13 @@ func cutOff(entry controlbus.JournalEntry) controlbus.CommandResult {
 	return r
 }
 
-// Stop ends what runs and waits for it. Resumable commands go on after the next
-// start.
+// Stop ends what runs and waits for it; nothing begins afterwards, whatever a
+// session still hands in. Resumable commands go on after the next start.
 func (e *Executor) Stop() {
+	e.mu.Lock()
 	e.stop(ErrStopping)
-	e.wg.Wait()
+	e.mu.Unlock()
+	e.work.Wait()
 }
 
 // Kinds are those the executor carries out.
@@ -427,7 +429,7 @@ func (e *Executor) again(ctx context.Context, d Dispatch, entry controlbus.Journ
 		// It was cut off, and is resumable: of the others NewExecutor made an end.
 		var order Dispatch
 		if err := json.Unmarshal(entry.Dispatch, &order); err != nil {
-			e.free(d.Command)
+			e.abandon(d.Command)
 			e.end(ctx, d, controlbus.CommandIndeterminate, "the journal's copy of the order cannot be read")
 			return
 		}
@@ -437,8 +439,9 @@ func (e *Executor) again(ctx context.Context, d Dispatch, entry controlbus.Journ
 	}
 }
 
-// placeLocked takes one of the places for a command.
+// placeLocked takes one of the places for a command, to be started or abandoned.
 func (e *Executor) placeLocked(id controlbus.CommandID) *running {
+	e.work.Add(1)
 	r := &running{changed: make(chan struct{})}
 	r.ctx, r.cancel = context.WithCancelCause(e.ctx)
 	e.running[id] = r
@@ -459,17 +462,17 @@ func (e *Executor) startWaiting(ctx context.Context) {
 		e.mu.Unlock()
 		order, err := json.Marshal(w.d)
 		if err != nil {
-			e.free(w.d.Command)
+			e.abandon(w.d.Command)
 			e.end(ctx, w.d, controlbus.CommandRejected, "the order cannot be kept")
 			continue
 		}
 		entry, err := e.cfg.Journal.Begin(ctx, w.d.Command, w.d.Kind, order)
 		if errors.Is(err, controlbus.ErrConflict) {
-			e.free(w.d.Command)
+			e.abandon(w.d.Command)
 			continue // it has ended meanwhile
 		}
 		if err != nil {
-			e.free(w.d.Command)
+			e.abandon(w.d.Command)
 			// Nothing was begun; the console orders again.
 			e.cfg.Log.ErrorContext(ctx, "command not begun", "command", w.d.Command, "error", err)
 			return
@@ -484,6 +487,7 @@ func (e *Executor) start(place *running, d Dispatch, entry controlbus.JournalEnt
 	e.obey(d.Command, d.Control)
 	run := &Run{Dispatch: d, Resumed: resumed, Checkpoint: entry.Checkpoint, exec: e, place: place}
 	e.cfg.Go(func() {
+		defer e.work.Done()
 		ctx, over := context.WithTimeoutCause(place.ctx, d.RunWithin, ErrOverdue)
 		defer over()
 		r := e.cfg.Handlers[d.Kind](ctx, run)
@@ -528,6 +532,12 @@ func (e *Executor) free(id controlbus.CommandID) {
 	if r != nil {
 		r.cancel(nil)
 	}
+}
+
+// abandon gives back the place of a command that was not started.
+func (e *Executor) abandon(id controlbus.CommandID) {
+	e.free(id)
+	e.work.Done()
 }
 
 // end keeps and tells the result of a command that never began. The answer is
