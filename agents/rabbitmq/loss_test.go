@@ -1,6 +1,9 @@
 package rabbitmq
 
-import "testing"
+import (
+	"testing"
+	"time"
+)
 
 func TestLossEstimate(t *testing.T) {
 	t.Parallel()
@@ -14,13 +17,20 @@ func TestLossEstimate(t *testing.T) {
 		{"only growth is reported", []lossSample{
 			{published: 1000, received: 1, held: 100, full: true}, {published: 1000, received: 101}, {published: 1500, received: 301, held: 0},
 		}, []int64{899, 0, 300}},
-		{"full without counters", []lossSample{{published: -1, held: 100, full: true}, {published: -1}}, []int64{-1, 0}},
+		{"full without counters", []lossSample{{published: -1, held: 100, full: true}, {published: -1, held: 100, full: true}, {published: -1}, {published: -1}, {published: -1}}, []int64{0, 0, 0, -1, 0}},
+		{"full before the first counters", []lossSample{{published: -1, held: 100, full: true}, {published: 1000, received: 1, held: 100, full: true}}, []int64{0, 899}},
 		{"full, and the counters never tell", []lossSample{
 			{published: 5, received: 1, held: 100, full: true}, {published: 5, received: 101}, {published: 5, received: 101}, {published: 5, received: 101}, {published: 5, received: 101},
 		}, []int64{0, 0, 0, -1, 0}},
+		{"full, without counters for a while", []lossSample{
+			{published: 5, received: 1, held: 100, full: true}, {published: 5, received: 101}, {published: 1000, received: 101},
+		}, []int64{0, 0, 899}},
 	} {
 		var l lossEstimate
+		at := time.Now()
 		for i, s := range c.samples {
+			at = at.Add(5 * time.Second)
+			s.at = at
 			if got := l.add(s); got != c.want[i] {
 				t.Errorf("%s: sample %d: got %d, want %d", c.name, i, got, c.want[i])
 			}

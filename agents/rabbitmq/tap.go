@@ -398,7 +398,7 @@ func (t *tap) countLoss(ctx context.Context) {
 	if err != nil {
 		return
 	}
-	s := lossSample{published: -1, received: t.received.Load()}
+	s := lossSample{at: time.Now(), published: -1, received: t.received.Load()}
 	if q.Stats != nil && q.Stats.Publish != nil {
 		s.published = *q.Stats.Publish
 	}
