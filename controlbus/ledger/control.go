@@ -11,8 +11,8 @@ import (
 
 // Control changes what is wanted of a job: its rate, whether it pauses, or both;
 // nil leaves as it is. It may come before the command is sent, and reaches the
-// agent as soon as it is connected. The requester may, and whoever could have
-// requested the command. Errors are controlbus.ErrInvalid, ErrDenied,
+// agent as soon as it is connected. Whoever could request the command may; its
+// requester may slow it down and pause it even after losing that right. Errors are controlbus.ErrInvalid, ErrDenied,
 // ErrUnsupported for a kind that is no job, and ErrConflict for one that has
 // ended.
 func (l *Ledger) Control(ctx context.Context, id controlbus.CommandID, rate *float64, paused *bool) (controlbus.Command, error) {
@@ -33,7 +33,11 @@ func (l *Ledger) Control(ctx context.Context, id controlbus.CommandID, rate *flo
 	default:
 		return seen, fmt.Errorf("ledger: control %s: %w: %s has neither a rate nor a pause", id, controlbus.ErrUnsupported, seen.Kind)
 	}
-	by, err := l.requesterOr(ctx, seen, "command.control")
+	permit := l.requesterOr
+	if hastens(&seen, rate, paused) {
+		permit = l.requesting
+	}
+	by, err := permit(ctx, seen, "command.control")
 	if err != nil {
 		return seen, err
 	}
@@ -41,10 +45,7 @@ func (l *Ledger) Control(ctx context.Context, id controlbus.CommandID, rate *flo
 		if c.State.Terminal() {
 			return fmt.Errorf("ledger: control %s: %w: it has ended: %s", id, controlbus.ErrConflict, c.State.Title())
 		}
-		want := c.Control
-		if want.Seq == 0 {
-			want.Rate = optionsRate(c)
-		}
+		want := wanted(c)
 		var said []string
 		if rate != nil && *rate != want.Rate {
 			want.Rate = *rate
@@ -66,6 +67,23 @@ func (l *Ledger) Control(ctx context.Context, id controlbus.CommandID, rate *flo
 		}
 		return tx.Queue(Outgoing{Agent: c.Target.Agent, Command: id, What: SendControl})
 	})
+}
+
+// wanted is what people want of a job by now.
+func wanted(c *controlbus.Command) controlbus.JobControl {
+	want := c.Control
+	if want.Seq == 0 {
+		want.Rate = optionsRate(c)
+	}
+	return want
+}
+
+// hastens says whether a job would get on faster than it does; a rate of 0 is
+// without a limit.
+func hastens(c *controlbus.Command, rate *float64, paused *bool) bool {
+	now := wanted(c)
+	return now.Paused && paused != nil && !*paused ||
+		rate != nil && now.Rate != 0 && (*rate == 0 || *rate > now.Rate)
 }
 
 func rateText(rate float64) string {
@@ -92,5 +110,10 @@ func (l *Ledger) requesterOr(ctx context.Context, c controlbus.Command, code str
 	if by := actorOf(who); by.ID != "" && by.ID == c.RequestedBy.ID {
 		return by, nil
 	}
+	return l.requesting(ctx, c, code)
+}
+
+// requesting returns who acts if they could request the command now.
+func (l *Ledger) requesting(ctx context.Context, c controlbus.Command, code string) (controlbus.Actor, error) {
 	return l.may(ctx, Action(c.Kind), code, string(c.ID), c.Target.Channel)
 }

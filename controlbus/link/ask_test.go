@@ -259,6 +259,21 @@ func TestControlIsRefused(t *testing.T) {
 		if _, err := r.ledger.Control(r.ctx, id, nil, nil); !errors.Is(err, controlbus.ErrInvalid) {
 			t.Errorf("nothing: %v", err)
 		}
+		former := access.With(r.ctx, access.Identity{ID: "u", Name: "ann", Kind: access.KindUser, Grants: access.Everywhere(access.Reader)})
+		no, slow, unlimited := false, 50.0, 0.0
+		for _, c := range []struct {
+			name   string
+			rate   *float64
+			paused *bool
+			want   error
+		}{
+			{"slows it down", &slow, nil, nil}, {"takes the limit away", &unlimited, nil, controlbus.ErrDenied},
+			{"pauses it", nil, &yes, nil}, {"lets it go on", nil, &no, controlbus.ErrDenied},
+		} {
+			if _, err := r.ledger.Control(former, id, c.rate, c.paused); !errors.Is(err, c.want) {
+				t.Errorf("its requester, a reader by now, %s: got %v, want %v", c.name, err, c.want)
+			}
+		}
 		if _, err := r.ledger.Control(r.ctx, r.request(controlbus.CommandTest, "orders", time.Hour), nil, &yes); !errors.Is(err, controlbus.ErrUnsupported) {
 			t.Errorf("a test message: %v", err)
 		}
