@@ -18,8 +18,8 @@ type JobOptions struct {
 	// DefaultSettle.
 	Settle time.Duration `json:"settle_ns,omitempty"`
 	// StopRatio ends the job when more than this share of what it tried has come
-	// back dead or could not be sent; 0 never does. It is looked at from StopMin
-	// messages on.
+	// back dead, counting each dead letter that arrives meanwhile, or could not be
+	// sent; 0 never does. It is looked at from StopMin messages on.
 	StopRatio float64 `json:"stop_ratio,omitempty"`
 	StopMin   int64   `json:"stop_min,omitempty"`
 	// Max is the most messages to take; 0 takes what the preview counted.
@@ -66,7 +66,7 @@ type JobControl struct {
 // JobState is what a job tells with its progress.
 type JobState struct {
 	Sent     int64   `json:"sent"`     // confirmed by the destination's broker
-	Refailed int64   `json:"refailed"` // came back dead since it began
+	Refailed int64   `json:"refailed"` // dead letters that arrived in the channel since it began
 	Step     int     `json:"step"`     // of the ramp; len(Ramp) when past it
 	Rate     float64 `json:"rate"`     // messages per second, lately
 	Paused   bool    `json:"paused,omitempty"`

@@ -436,7 +436,7 @@ func TestProgressIsExact(t *testing.T) {
 		t.Errorf("bars: %d, %v", len(bars), bars[0].Attr)
 	}
 	got := mainText(doc)
-	for _, want := range []string{"412 of 1,204", "48.2/s", "about 16 s left", "8 failed, 3 left alone, 3 came back dead", "792 messages stay where they are; 401 are done and stay done", "Unroutable", "Next 50"} {
+	for _, want := range []string{"412 of 1,204", "48.2/s", "about 16 s left", "8 failed, 3 left alone, 3 dead letters arrived since", "792 messages stay where they are; 401 are done and stay done", "Unroutable", "Next 50"} {
 		if !strings.Contains(got, want) {
 			t.Errorf("no %q in %s", want, got)
 		}

@@ -251,7 +251,7 @@ func TestCanaryStops(t *testing.T) {
 	res := r.do(r.dispatch(controlbus.CommandRedrive, "dlq", controlbus.RedriveArgs{Job: controlbus.JobOptions{Ramp: []int64{1, 10}, Settle: 300 * time.Millisecond, StopRatio: 0.5}}))
 	<-stop
 	ev := want(t, res, controlbus.CommandPartial, 1)
-	if ev.Refailed != 1 || !strings.Contains(res.Detail, "1 of 1 messages came back dead") || len(b.In("dlq")) != 500 {
+	if ev.Refailed != 1 || !strings.Contains(res.Detail, "1 arrived dead while it sent 1") || len(b.In("dlq")) != 500 {
 		t.Errorf("got %+v, %q", ev, res.Detail)
 	}
 }

@@ -292,7 +292,7 @@ func (w *work) result(ctx context.Context, j *job.Job[*item], err error, done st
 		parts = append([]string{"it ended early: " + err.Error()}, parts...)
 	}
 	if p.Job.Refailed > 0 {
-		say("%d came back dead", p.Job.Refailed)
+		say("%d arrived dead since it began", p.Job.Refailed)
 	}
 	if w.ev.Reconnects > 0 {
 		say("it waited for the broker %d times", w.ev.Reconnects)

@@ -166,7 +166,7 @@ func progressText(c *api.Command) string {
 			parts = append(parts, component.Rate(j.Rate)+" messages/s")
 		}
 		if j.Refailed > 0 {
-			parts = append(parts, component.Count(j.Refailed)+" came back dead")
+			parts = append(parts, component.Plural(j.Refailed, "dead letter")+" arrived since")
 		}
 	}
 	if s := p.RemainingSeconds; s != nil && *s < 1e7 {

@@ -6,7 +6,7 @@
 //	          ▼                                                      │
 //	ready ─▶ tokens ─▶ Source.Next ─▶ Sink.Send ─▶ Save ─▶ Source.Settle ─▶ look ─┐
 //	  ▲  (pause)   (most fit 50 ms)   (confirmed)  (durable)  (leaves the source)  │
-//	  └───────────── ramp: 1, 10, 100, …: wait, look at what came back dead ◀──────┘
+//	  └───────────── ramp: 1, 10, 100, …: wait, look at what arrived dead ◀────────┘
 //
 // The order is what makes it safe: nothing leaves the source before it is
 // confirmed where it went and before the position is durable. A crash in between

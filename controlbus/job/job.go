@@ -44,7 +44,7 @@ var (
 	// ErrLost: the connection went away, nobody knows of this item. Run ends with
 	// it; what it means to go on is the caller's.
 	ErrLost = errors.New("connection lost")
-	// ErrStopped: too much came back dead or could not be sent.
+	// ErrStopped: too much arrived dead or could not be sent.
 	ErrStopped = errors.New("stopped")
 )
 
@@ -59,7 +59,8 @@ type Config[M any] struct {
 	// Control is what people want now, and a channel closed when it changes; nil:
 	// what Options say, for good.
 	Control func() (controlbus.JobControl, <-chan struct{})
-	// Refailed counts what came back dead since the job began; nil: nobody can.
+	// Refailed counts the dead letters that arrived since the job began, whether it
+	// sent them or not, which the channel does not tell; nil: nobody can.
 	Refailed func(context.Context) (int64, error)
 	// Save makes the progress durable. It is called once for each batch, before the
 	// batch is settled, and when the job begins or ends to wait for something.

@@ -60,7 +60,7 @@ func (j *Job[M]) rest(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// look counts what came back dead, now or where it is time, and stops the job if
+// look counts the dead letters that arrived, now or where it is time, and stops the job if
 // that and what could not be sent is too much of what it tried.
 func (j *Job[M]) look(ctx context.Context, now bool) error {
 	if j.cfg.Refailed != nil && (now || time.Since(j.looked) >= lookEvery) {
@@ -79,12 +79,12 @@ func (j *Job[M]) look(ctx context.Context, now bool) error {
 	if o.StopRatio == 0 || tried < max(o.StopMin, 1) || float64(back+failed) <= o.StopRatio*float64(tried) {
 		return nil
 	}
-	what := fmt.Sprintf("%d of %d messages came back dead", back, tried)
+	what := fmt.Sprintf("%d arrived dead while it sent %d", back, tried-failed)
 	switch {
 	case back == 0:
 		what = fmt.Sprintf("%d of %d messages could not be sent", failed, tried)
 	case failed > 0:
-		what += fmt.Sprintf(" and %d could not be sent", failed)
+		what += fmt.Sprintf(", and %d could not be sent", failed)
 	}
 	return fmt.Errorf("%w: %s, over %.3g %%", ErrStopped, what, 100*o.StopRatio)
 }

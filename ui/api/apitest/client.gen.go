@@ -2000,7 +2000,7 @@ type JobOptions struct {
 	// StopMin Looked at from so many messages on
 	StopMin *int64 `json:"stop_min,omitempty"`
 
-	// StopRatio Ends when more than this share of what it tried has come back dead or could not be sent; 0 never does
+	// StopRatio Ends when more than this share of what it tried has come back dead or could not be sent, counting every dead letter that arrives meanwhile; 0 never does
 	StopRatio *float64 `json:"stop_ratio,omitempty"`
 }
 
@@ -2035,7 +2035,7 @@ type JobState struct {
 	// Rate Messages per second, lately
 	Rate float64 `json:"rate"`
 
-	// Refailed Came back dead since it began
+	// Refailed Dead letters that arrived in the channel since it began: at least those that came back
 	Refailed int64 `json:"refailed"`
 
 	// Sent Confirmed by the broker of the destination

@@ -252,7 +252,7 @@ func (m *detailView) counts(c *controlbus.Command) {
 				refailed = max(refailed, proof.Refailed)
 			}
 		}
-		add("came back dead", "is-stop", refailed)
+		add("arrived dead since", "is-stop", refailed)
 	}
 	if rest := n.Matched - n.Done - n.Failed - n.Skipped; rest > 0 {
 		what := "not reached"

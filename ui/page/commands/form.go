@@ -281,7 +281,7 @@ func (b *builder) sections(kind controlbus.CommandKind, envs []string) []section
 		numeric(b.text("rate", "At most, per second", "such as 50; empty is as fast as the broker confirms", "50")),
 		b.text("ramp", "Ramp", "messages per step; empty sends all at once", rampText(controlbus.DefaultRamp())),
 		b.text("settle", "Look after each step", "such as 2s or 1m", ""),
-		b.text("stop_ratio", "Stop when more fail than", "Share that cannot be sent or comes back dead, such as 5 %; empty never stops", "5 %"),
+		b.text("stop_ratio", "Stop when more fail than", "Share that cannot be sent or comes back dead, such as 5 %; whatever arrives dead meanwhile counts; empty never stops", "5 %"),
 		numeric(b.text("stop_min", "but not before so many", "", "20")),
 		numeric(b.text("max", "At most so many messages", "empty takes what the preview counts", "")),
 	}}

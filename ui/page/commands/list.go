@@ -356,7 +356,7 @@ func Job(v *page.View, id access.Identity, c *controlbus.Command) jobView {
 			j.Limit = component.Rate(wanted)
 		}
 		if s.Refailed > 0 {
-			j.Failed = strings.TrimPrefix(j.Failed+", "+component.Count(s.Refailed)+" came back dead", ", ")
+			j.Failed = strings.TrimPrefix(j.Failed+", "+component.Plural(s.Refailed, "dead letter")+" arrived since", ", ")
 		}
 		if !s.Paused && s.Rate > 0 {
 			j.Rate = component.Rate(s.Rate) + "/s"
