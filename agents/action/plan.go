@@ -138,7 +138,7 @@ func (q *question) look(ctx context.Context, text string) (mean int64, err error
 	msgs, traces, err := p.Peek(ctx, q.target.Name, n, q.ask.Look)
 	switch {
 	case errors.Is(err, controlbus.ErrConflict):
-		q.note("Waiting messages are not shown. %s", sentence(err, controlbus.ErrConflict))
+		q.note("The waiting messages were not looked at, because that leaves traces. %s", sentence(err, controlbus.ErrConflict))
 		return 0, nil
 	case away(err), ctx.Err() != nil:
 		return 0, err

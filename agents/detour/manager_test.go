@@ -316,7 +316,10 @@ func TestParkAndLoop(t *testing.T) {
 		if s := l.status("d"); s.Refused != 3 || s.Passed != 5 || s.In != 8 || s.Parked != 3 {
 			t.Errorf("status: %+v", s)
 		}
-		l.succeed(orderOf(controlbus.CommandUndetour, "orders", nil))
+		mem.Publish("orders", msgs(9, 10)...) // parked after the last look
+		if res := l.succeed(orderOf(controlbus.CommandUndetour, "orders", nil)); !strings.HasSuffix(res.Detail, "parked in sb.park.d: 4") {
+			t.Errorf("its last word: %q", res.Detail)
+		}
 		nothingLeft(t, mem, "orders", "sb.park.d") // it has messages
 		if in, err := mem.Adapter().Intake(t.Context(), "sb.park.d", agents.IntakeOptions{}); err != nil {
 			t.Fatal(err)

@@ -446,6 +446,7 @@ func (w *worker) remove(ctx context.Context, a agents.Adapter) (bool, error) {
 			n++
 		}
 	}
+	w.parkDepth(ctx, a) // for the last word
 	var left *leftover
 	if p, ok := a.(agents.Parker); ok {
 		for _, own := range []struct{ channel, id string }{{rec.Hold, holdID(w.id)}, {rec.Park, w.id}} {

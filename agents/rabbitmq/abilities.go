@@ -164,7 +164,7 @@ func (a *Adapter) planGate(ctx context.Context, api *management, kind controlbus
 		"While it is on, new messages go to the backlog queue instead; those that wait in the queue are still delivered.",
 		"Messages published straight to the queue through the default exchange are not led aside.",
 		"With the agent gone the backlog grows until the agent is back; no message is lost.",
-		"An application that declares its binding again opens a way around the gate; that is watched for and repaired.",
+		"An application that declares its binding again opens a second way past the gate: until that is found and closed, within seconds, messages take both and come twice.",
 	}
 	p.Needs = gateRights(queue, direct)
 	return p, nil

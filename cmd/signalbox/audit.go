@@ -32,7 +32,7 @@ func audit(ctx context.Context, args []string, out io.Writer) error {
 	key := flags.String("key", "", "public `key` the heads must be signed with; without one the key beside the state file, or in the data directory")
 	heads := flags.String("heads", "", "`file` of signed heads kept elsewhere; without one audit_heads of the configuration, where it exists")
 	flags.Usage = func() {
-		fmt.Fprint(flags.Output(), `Usage: signalbox audit [flags] verify | key
+		fmt.Fprint(flags.Output(), `Usage: signalbox audit verify | key [flags]
 
 verify computes the audit trail anew and compares it with its chain, its tree and
 its signed heads. It only reads, and may run beside the console. A trail that was
@@ -45,8 +45,14 @@ key prints the public key. Keep it, and copies of the heads, on another machine.
 	if err := quietly(flags, args); err != nil {
 		return err
 	}
-	if flags.NArg() != 1 || flags.Arg(0) != "verify" && flags.Arg(0) != "key" {
-		return fmt.Errorf("%w: signalbox audit: want verify or key, behind the flags", errUsage)
+	verb := flags.Arg(0)
+	if verb != "" { // flags may stand behind it, too
+		if err := quietly(flags, flags.Args()[1:]); err != nil {
+			return err
+		}
+	}
+	if flags.NArg() > 0 || verb != "verify" && verb != "key" {
+		return fmt.Errorf("%w: signalbox audit: want verify or key", errUsage)
 	}
 	path, kept := *db, *heads
 	in := stateConfig{DSNFile: *dsnFile}
@@ -79,7 +85,7 @@ key prints the public key. Keep it, and copies of the heads, on another machine.
 			return err
 		}
 	}
-	if flags.Arg(0) == "key" {
+	if verb == "key" {
 		fmt.Fprintln(out, *key)
 		return nil
 	}

@@ -172,7 +172,7 @@ func progressText(c *api.Command) string {
 	if s := p.RemainingSeconds; s != nil && *s < 1e7 {
 		parts = append(parts, "about "+component.Span(seconds(*s))+" left")
 	}
-	if p.Note != "" {
+	if p.Note != "" && (p.RemainingSeconds == nil || !strings.HasSuffix(p.Note, " left")) { // else the agent's own estimate, a little older
 		parts = append(parts, p.Note)
 	}
 	return state + "  " + strings.Join(parts, "  ")

@@ -48,12 +48,16 @@ func TestFetch(t *testing.T) {
 		},
 		handlers: map[controlbus.CommandKind]link.Handler{controlbus.CommandReplay: func(ctx context.Context, run *link.Run) controlbus.CommandResult {
 			close(begun)
-			<-finish
+			select {
+			case <-finish:
+			case <-ctx.Done():
+			}
 			return succeed(ctx, run)
 		}},
 	})
 	tapped(r, "orders", 2)
 	cut := storage.MessageDetail{}
+	cut.Time = time.Now().UnixNano()
 	cut.UID, cut.Env, cut.Destination, cut.Truncated, cut.BodySize, cut.Body, cut.BodyStored = controlbus.HashID("cut"), "prod", "orders", true, 5000, []byte("part"), true
 	cut.Headers = []controlbus.Header{{Key: "x", Value: "1"}, {Key: "x", Value: "\x00\xff<b>"}}
 	r.store.messages = append(r.store.messages, cut)

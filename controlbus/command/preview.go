@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/signalbox-dev/signalbox/controlbus"
@@ -203,12 +204,14 @@ func (s *Service) fromTap(ctx context.Context, a *asked, p *controlbus.Preview) 
 		p.Impact = append(p.Impact, fmt.Sprintf("No tap has copied what waits here in the last %d days: neither samples nor ages are known. To see them, look at the waiting messages first.", tapDays))
 		return nil
 	}
-	if len(p.Samples) == 0 {
-		for i := range copies {
-			sm := sample(&copies[i])
-			sm.Excerpt = excerpt(copies[i].Snippet)
-			p.Samples = append(p.Samples, sm)
+	read := func(list []storage.Message) []controlbus.PreviewSample {
+		var out []controlbus.PreviewSample
+		for i := range list {
+			sm := sample(&list[i])
+			sm.Excerpt = excerpt(list[i].Snippet)
+			out = append(out, sm)
 		}
+		return out
 	}
 	if p.Newest.IsZero() {
 		p.Newest = time.Unix(0, copies[0].Time).UTC()
@@ -216,7 +219,19 @@ func (s *Service) fromTap(ctx context.Context, a *asked, p *controlbus.Preview) 
 	said := "Samples and ages are as seen by the tap; what consumers have taken since may be among them."
 	if p.Oldest.IsZero() {
 		if p.Oldest = s.oldestCopy(ctx, q, p.Count); p.Oldest.IsZero() {
-			said = "Samples are as seen by the tap; what consumers have taken since may be among them. How old the oldest message is, is not known."
+			said = "Samples, the newest, are as seen by the tap; what consumers have taken since may be among them. How old the oldest message is, is not known."
+		}
+	}
+	if len(p.Samples) == 0 {
+		p.Samples = read(copies)
+		if !p.Oldest.IsZero() && p.Count > int64(len(copies)) {
+			q.Limit = 1
+			p.Samples = spread(p.Samples, p.Oldest, p.Newest, func(r storage.TimeRange) ([]controlbus.PreviewSample, error) {
+				q.Range = r
+				page, err := s.cfg.Store.Messages(ctx, q)
+				return read(page.Messages), err
+			})
+			slices.Reverse(p.Samples) // the newest first, as everywhere
 		}
 	}
 	p.Impact = append(p.Impact, said)

@@ -190,7 +190,7 @@ func (f *fakeStore) Messages(ctx context.Context, q storage.MessageQuery) (stora
 	}
 	var page storage.MessagePage
 	for _, m := range slices.Backward(f.messages) {
-		if scope.Allows(m.Env, m.Destination) && m.Env == q.Env && m.Destination == q.Channel && len(page.Messages) < q.Limit {
+		if scope.Allows(m.Env, m.Destination) && m.Env == q.Env && m.Destination == q.Channel && within(q.Range, m.Time) && len(page.Messages) < q.Limit {
 			one := m.Message
 			if q.Snippets {
 				one.Snippet = string(m.Body)
@@ -199,6 +199,11 @@ func (f *fakeStore) Messages(ctx context.Context, q storage.MessageQuery) (stora
 		}
 	}
 	return page, f.err
+}
+
+func within(r storage.TimeRange, ns int64) bool {
+	at := time.Unix(0, ns)
+	return (r.From.IsZero() || !at.Before(r.From)) && (r.To.IsZero() || at.Before(r.To))
 }
 
 func (f *fakeStore) CountSelected(ctx context.Context, sel storage.Selection) (storage.SelectionCount, error) {
@@ -220,7 +225,7 @@ func (f *fakeStore) Selected(ctx context.Context, sel storage.Selection, _ strin
 	}
 	var page storage.SelectionPage
 	for _, m := range f.messages {
-		if scope.Allows(m.Env, m.Destination) && m.Env == sel.Env && len(page.Messages) < limit {
+		if scope.Allows(m.Env, m.Destination) && m.Env == sel.Env && within(sel.Range, m.Time) && len(page.Messages) < limit {
 			page.Messages = append(page.Messages, m)
 		}
 	}

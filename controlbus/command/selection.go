@@ -137,9 +137,25 @@ func (s *Service) freeze(ctx context.Context, a *asked, p *controlbus.Preview) e
 	return s.storedSamples(ctx, a, p)
 }
 
-// storedSamples are the first messages of a selection.
+// storedSamples are messages of a selection.
 func (s *Service) storedSamples(ctx context.Context, a *asked, p *controlbus.Preview) error {
-	page, err := s.cfg.Store.Selected(ctx, a.selection.Selection, "", controlbus.MaxSamples, sampleBytes)
+	read := func(sel storage.Selection, most int) ([]controlbus.PreviewSample, error) {
+		page, err := s.cfg.Store.Selected(ctx, sel, "", most, sampleBytes)
+		if err != nil {
+			return nil, err
+		}
+		var out []controlbus.PreviewSample
+		for i := range page.Messages {
+			m := &page.Messages[i]
+			sm := sample(&m.Message)
+			if m.BodyStored && a.who.Can(access.ReadBody, m.Env, m.Destination) {
+				sm.Excerpt = excerpt(string(m.Body))
+			}
+			out = append(out, sm)
+		}
+		return out, nil
+	}
+	first, err := read(a.selection.Selection, controlbus.MaxSamples)
 	switch {
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, controlbus.ErrUnavailable):
 		p.Impact = append(p.Impact, "The message store did not show samples in time.")
@@ -147,13 +163,13 @@ func (s *Service) storedSamples(ctx context.Context, a *asked, p *controlbus.Pre
 	case err != nil:
 		return fmt.Errorf("command: read samples: %w", err)
 	}
-	for i := range page.Messages {
-		m := &page.Messages[i]
-		sm := sample(&m.Message)
-		if m.BodyStored && a.who.Can(access.ReadBody, m.Env, m.Destination) {
-			sm.Excerpt = excerpt(string(m.Body))
-		}
-		p.Samples = append(p.Samples, sm)
+	p.Samples = first
+	if p.Count > int64(len(first)) {
+		p.Samples = spread(first, p.Oldest, p.Newest, func(r storage.TimeRange) ([]controlbus.PreviewSample, error) {
+			sel := a.selection.Selection
+			sel.Range = r
+			return read(sel, 1)
+		})
 	}
 	return nil
 }

@@ -151,6 +151,11 @@ func TestSamplesOfTheTap(t *testing.T) {
 		!p.Newest.Equal(begin.Add(49*time.Second)) || !p.Oldest.Equal(begin.Add(30*time.Second)) || !strings.Contains(strings.Join(p.Impact, " "), "as seen by the tap") {
 		t.Errorf("%d samples %+v, %s to %s, %q", len(p.Samples), p.Samples[0], p.Oldest, p.Newest, p.Impact)
 	}
+	for i, sm := range p.Samples {
+		if want := fmt.Sprint("m", 49-2*i); sm.MessageID != want && i < 9 {
+			t.Errorf("sample %d of the twenty newest: %s, want %s", i, sm.MessageID, want)
+		}
+	}
 	if len(r.audited) != 1 || r.audited[0].Code != access.EventBodyPreview {
 		t.Errorf("audited: %+v", r.audited)
 	}

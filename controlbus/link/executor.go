@@ -592,24 +592,24 @@ type Run struct {
 	exec  *Executor
 	place *running
 
-	told   time.Time
-	obeyed int64 // the wish told last
-	paused bool
+	told             time.Time
+	obeyed           int64 // the wish told last
+	paused, settling bool
 }
 
 // Save makes a checkpoint durable, before what lies behind it is acknowledged to
 // the broker, and tells the progress where it has not been told for a second, or
-// shows that the job obeys a new wish.
+// shows that the job obeys a new wish, or begins or ends to wait for something.
 func (r *Run) Save(ctx context.Context, checkpoint json.RawMessage, p controlbus.CommandProgress) error {
 	seq, err := r.exec.cfg.Journal.Checkpoint(ctx, r.Dispatch.Command, checkpoint, &p)
 	if err != nil {
 		return fmt.Errorf("link: checkpoint of %s: %w", r.Dispatch.Command, err)
 	}
-	news := p.Job != nil && (p.Job.Control != r.obeyed || p.Job.Paused != r.paused)
+	news := p.Job != nil && (p.Job.Control != r.obeyed || p.Job.Paused != r.paused || p.Job.Settling != r.settling)
 	if now := r.exec.cfg.Now(); news || now.Sub(r.told) >= ProgressEvery {
 		r.told = now
 		if p.Job != nil {
-			r.obeyed, r.paused = p.Job.Control, p.Job.Paused
+			r.obeyed, r.paused, r.settling = p.Job.Control, p.Job.Paused, p.Job.Settling
 		}
 		r.exec.tell(Event{Type: Progress, Command: r.Dispatch.Command, Seq: seq, Progress: &p})
 	}

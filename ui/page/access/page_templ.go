@@ -934,7 +934,7 @@ func grantRows(all []grantView, label string) templ.Component {
 				return templ_7745c5c3_Err
 			}
 		}
-		templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 86, "<p class=\"help\">* stands for anything: <code>prod*</code>, <code>orders.*</code>. Viewer sees metadata, reader payloads too, operator asks for taps, approver consents, admin manages.</p></fieldset>")
+		templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 86, "<p class=\"help\">* stands for anything: <code>prod*</code>, <code>orders.*</code>. Viewer sees metadata, reader payloads too, operator acts where nothing is removed, approver removes and consents, admin manages.</p></fieldset>")
 		if templ_7745c5c3_Err != nil {
 			return templ_7745c5c3_Err
 		}

@@ -575,7 +575,7 @@ func (p *Pages) createToken(w http.ResponseWriter, r *http.Request) error {
 		Title: "The token " + component.Visible(t.Name), Value: secret.Reveal(),
 		Text: "It is shown only now. Who has it may what it may, until " + t.ExpiresAt.UTC().Format("2 Jan 2006 15:04") + " UTC or until it is revoked here.",
 		Lines: []string{
-			"signalbox login --url " + p.guard.URL(r, "") + " --token-stdin",
+			"signalbox login " + p.guard.URL(r, ""),
 			"curl -H 'Authorization: Bearer …' " + p.guard.URL(r, "/api/v1/overview"),
 		},
 	})

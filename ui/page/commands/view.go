@@ -2,6 +2,7 @@ package commands
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -128,10 +129,20 @@ func makePreview(v *page.View, s *controlbus.CommandSpec) *previewView {
 	switch n := int64(len(p.Samples)); {
 	case n > 0 && n < p.Count:
 		m.SamplesNote = component.Count(n) + " of " + component.Count(p.Count)
+		if spread(p) {
+			m.SamplesNote += "; spread over the age range"
+		}
 	case n > 0:
 		m.SamplesNote = "all of them"
 	}
 	return m
+}
+
+// spread says whether a preview's samples come from most of its age range.
+func spread(p *controlbus.Preview) bool {
+	byAge := func(a, b controlbus.PreviewSample) int { return a.At.Compare(b.At) }
+	first, last := slices.MinFunc(p.Samples, byAge).At, slices.MaxFunc(p.Samples, byAge).At
+	return !first.IsZero() && p.Newest.After(p.Oldest) && last.Sub(first) >= p.Newest.Sub(p.Oldest)/2
 }
 
 // messageURL is the page of a message in the store, empty where it is not there.
