@@ -252,6 +252,28 @@ func TestCancelProgressAndTime(t *testing.T) {
 	})
 }
 
+// A job that waits to see what became of a step is seen to wait, although it told
+// its progress just before.
+func TestSettlingIsTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, map[controlbus.CommandKind]link.Handler{controlbus.CommandReplay: func(ctx context.Context, run *link.Run) controlbus.CommandResult {
+			for n, settling := range []bool{false, true} {
+				p := controlbus.CommandProgress{Counts: controlbus.Counts{Done: int64(n)}, Job: &controlbus.JobState{Settling: settling}}
+				if err := run.Save(ctx, json.RawMessage(fmt.Sprint(n)), p); err != nil {
+					return controlbus.CommandResult{Outcome: controlbus.CommandFailed, Detail: err.Error()}
+				}
+			}
+			time.Sleep(10 * time.Second)
+			return done(ctx, run)
+		}})
+		id := r.request(controlbus.CommandReplay, "orders", time.Hour)
+		time.Sleep(5 * time.Second)
+		if p := r.command(id).Progress; p.Job == nil || !p.Job.Settling || p.Done != 1 {
+			t.Errorf("while it waits: %+v", p)
+		}
+	})
+}
+
 // A cut in the middle of a run changes nothing; the result comes with the next
 // connection.
 func TestACutLinkLosesNothing(t *testing.T) {

@@ -82,7 +82,7 @@ func Serve(ctx context.Context, cfg Config, log *slog.Logger) error {
 		servers[tcp] = e.handler(e.readers, e.guard)
 		log.InfoContext(ctx, "read-only listener", "address", tcp.Addr().String())
 	}
-	log.InfoContext(ctx, "engine ready", "version", e.version, "data_dir", dir, "socket", socket, "took", time.Since(begin))
+	log.InfoContext(ctx, "engine ready", "version", e.version, "data_dir", dir, "socket", socket, "took", time.Since(begin).Round(time.Millisecond).String()) // as text: a number would lose its unit on the way
 	return serveAll(ctx, servers, cfg.Grace, log)
 }
 

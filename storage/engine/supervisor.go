@@ -8,12 +8,14 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -422,7 +424,8 @@ func (c *childLog) line(line string) {
 	}
 	msg, _ := rec[slog.MessageKey].(string)
 	var attrs []any
-	for k, v := range rec {
+	for _, k := range slices.Sorted(maps.Keys(rec)) {
+		v := rec[k]
 		if k != slog.LevelKey && k != slog.MessageKey && k != slog.TimeKey {
 			attrs = append(attrs, slog.Any(k, v))
 		}
