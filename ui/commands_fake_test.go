@@ -265,7 +265,9 @@ func (f *fakeCommands) Abilities(_ context.Context, env, broker string) []contro
 	return f.abilities
 }
 
-func (f *fakeCommands) Detours(context.Context) []command.DetourView { return f.detours }
+func (f *fakeCommands) Detours(context.Context) []command.DetourView {
+	return slices.Clone(f.detours) // pages may sort it
+}
 
 // newCommands is a control bus on which much goes on.
 func newCommands(at time.Time) *fakeCommands {

@@ -468,7 +468,7 @@ func TestPlans(t *testing.T) {
 	if p = ask(controlbus.CommandPurge, "dlq", controlbus.PurgeArgs{NoBackup: true}); p.Reversible != controlbus.ReversibleNo {
 		t.Errorf("purge without a copy: %+v", p)
 	}
-	if p = ask(controlbus.CommandPurge, "dlq", nil, func(q *controlbus.Ask) { q.Look = false }); len(p.Samples) != 0 || !strings.Contains(strings.Join(p.Impact, " "), "not shown. Messages would be marked as redelivered.") {
+	if p = ask(controlbus.CommandPurge, "dlq", nil, func(q *controlbus.Ask) { q.Look = false }); len(p.Samples) != 0 || !strings.Contains(strings.Join(p.Impact, " "), "leaves traces. Messages would be marked as redelivered.") {
 		t.Errorf("without a look: %+v", p)
 	}
 	if p = ask(controlbus.CommandPurge, "dlq", controlbus.PurgeArgs{Filter: "header.parity:odd"}); len(p.Samples) != 10 || p.Samples[0].MessageID != "1" {
