@@ -277,11 +277,15 @@ func (b *builder) sections(kind controlbus.CommandKind, envs []string) []section
 	for i := range where.Fields {
 		where.Fields[i].Required = true
 	}
+	fails := "Share that cannot be sent, such as 5 %; empty never stops"
+	if kind == controlbus.CommandRedrive {
+		fails = "Share that cannot be sent or comes back dead, such as 5 %; whatever arrives dead meanwhile counts; empty never stops"
+	}
 	pace := sectionView{Title: "Pace", Text: "A canary first: so many messages, a look at what became of them, then the next step.", Fields: []fieldView{
 		numeric(b.text("rate", "At most, per second", "such as 50; empty is as fast as the broker confirms", "50")),
 		b.text("ramp", "Ramp", "messages per step; empty sends all at once", rampText(controlbus.DefaultRamp())),
 		b.text("settle", "Look after each step", "such as 2s or 1m", ""),
-		b.text("stop_ratio", "Stop when more fail than", "Share that cannot be sent or comes back dead, such as 5 %; whatever arrives dead meanwhile counts; empty never stops", "5 %"),
+		b.text("stop_ratio", "Stop when more fail than", fails, "5 %"),
 		numeric(b.text("stop_min", "but not before so many", "", "20")),
 		numeric(b.text("max", "At most so many messages", "empty takes what the preview counts", "")),
 	}}

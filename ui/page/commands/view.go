@@ -178,7 +178,11 @@ func optionWords(s *controlbus.CommandSpec) []component.Pair {
 			add("Ramp", rampText(o.Ramp)+", then the rest; "+component.Span(settle)+" look after each")
 		}
 		if o.StopRatio > 0 {
-			add("Stops by itself", "when more than "+percent(o.StopRatio)+" cannot be sent or come back dead (whatever arrives dead meanwhile counts), from "+component.Plural(max(o.StopMin, 1), "message")+" on")
+			fail := "cannot be sent"
+			if s.Kind == controlbus.CommandRedrive {
+				fail += " or come back dead (whatever arrives dead meanwhile counts)"
+			}
+			add("Stops by itself", "when more than "+percent(o.StopRatio)+" "+fail+", from "+component.Plural(max(o.StopMin, 1), "message")+" on")
 		}
 		if o.Max > 0 {
 			add("At most", component.Plural(o.Max, "message"))
