@@ -513,22 +513,35 @@ func (s *Server) servePoll(w http.ResponseWriter, r *http.Request) {
 	if p.described {
 		s.cfg.Roster.Heard(p.agent.ID)
 	}
-	// What an answer brings about usually comes at once, and saves a poll.
-	wait := time.Duration(0)
-	if m.GetCustomMessage() != nil {
-		wait = 200 * time.Millisecond
-	}
-	timer := time.NewTimer(wait)
-	defer timer.Stop()
-	select {
-	case f := <-p.out:
+	if f, ok := p.next(r.Context(), m.GetCustomMessage() != nil); ok {
 		if answer.CustomMessage, err = customMessage(f); err != nil {
 			s.cfg.Log.ErrorContext(r.Context(), "frame not sent", "agent", p.agent.ID, "error", err)
 		}
-	case <-timer.C:
-	case <-r.Context().Done():
 	}
 	s.reply(w, answer)
+}
+
+// next is a frame for who polls: one that waits already, or, where they said
+// something, one that comes at once: what that brings about usually does, and
+// saves a poll.
+func (p *peer) next(ctx context.Context, soon bool) (Frame, bool) {
+	select {
+	case f := <-p.out:
+		return f, true
+	default:
+	}
+	if !soon {
+		return Frame{}, false
+	}
+	timer := time.NewTimer(200 * time.Millisecond)
+	defer timer.Stop()
+	select {
+	case f := <-p.out:
+		return f, true
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+	return Frame{}, false
 }
 
 func (s *Server) reply(w http.ResponseWriter, m *protobufs.ServerToAgent) {

@@ -137,7 +137,11 @@ func TestCommandsOverOpAMP(t *testing.T) {
 				if c := s.settled(s.request(controlbus.CommandPurge, "orders", time.Hour), 20*time.Second); c.State != controlbus.CommandSucceeded {
 					t.Errorf("purge: %s, %s", c.State, c.Detail)
 				}
-				t.Logf("a purge and its result: %v", time.Since(began).Round(time.Millisecond))
+				took := time.Since(began).Round(time.Millisecond)
+				t.Logf("a purge and its result: %v", took)
+				if took > 2*link.PollEvery { // the next poll finds what waits
+					t.Errorf("a purge and its result took %v, with a poll each %v", took, link.PollEvery)
+				}
 			}
 			a := agent("a1", "i1")
 			a.Version = "7"
