@@ -34,7 +34,7 @@ screenshots: provision build ## docs/screenshots, taken from a demo that runs fo
 	@cp .data/screenshots/*-light-1280.png .data/screenshots/*-dark-390.png docs/screenshots/
 
 soak: provision build ## long reliability runs: a million messages under kill -9, slow taps, heartbeats
-	@SIGNALBOX_SOAK=1 go test -count=1 -timeout 60m -v -run 'Soak|Fault|Kill|StoppedTap' ./test/fault/... ./agents/... ./storage/spool/...
+	@SIGNALBOX_SOAK=1 go test -count=1 -timeout 60m -v -run 'Soak|Fault|Commands|Kill|StoppedTap|UnderLoad|Junction|Herd|Protocol' ./test/fault/... ./agents/... ./controlbus/link ./storage/spool/... ./storage/state
 
 bench: assets ## benchmarks of the hot paths, with allocations
 	@go test -run '^$$' -bench . -benchmem ./collector/... ./controlbus/... ./storage/... ./agents/... ./ui/...

@@ -261,11 +261,8 @@ func (m *Manager) end(ctx context.Context, d link.Dispatch, resumed bool, tell t
 			c.Matched = c.Done + c.Failed
 			detail := fmt.Sprintf("%s is removed; %d messages went on and %d were put aside while it was drained", w.id, c.Done, c.Failed)
 			if s.Parked > 0 {
-				park := before.Detour.Park
-				if park == "" {
-					park = before.Park
-				}
-				detail += fmt.Sprintf("; parked in %s: %d", park, s.Parked)
+				rec, _ := w.record()
+				detail += fmt.Sprintf("; parked in %s: %d", rec.parkedIn(), s.Parked)
 			}
 			return controlbus.CommandResult{Outcome: controlbus.CommandSucceeded, Counts: c, Detail: detail}
 		case <-tick.C:

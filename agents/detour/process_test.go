@@ -410,7 +410,7 @@ func TestKilledJunctionOnNATS(t *testing.T) {
 // TestBrokerKilled kills RabbitMQ while a backlog is worked off.
 func TestBrokerKilled(t *testing.T) {
 	if testing.Short() {
-		t.Skip("rabbitmq: real brokers are left out with -short")
+		broker.Missing(t, "time for a real broker", "left out with -short")
 	}
 	s := broker.RabbitMQWith(t, "")
 	ch, err := broker.DialAMQP(t, s.URL).Channel()

@@ -68,6 +68,14 @@ type record struct {
 	Counts counts `json:"counts"`
 }
 
+// parkedIn is the channel for what a step refuses; empty before there is one.
+func (r *record) parkedIn() string {
+	if r.Detour.Park != "" {
+		return r.Detour.Park
+	}
+	return r.Park
+}
+
 type counts struct {
 	In, Passed, Refused, Copied, Failed int64
 }

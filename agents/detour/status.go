@@ -65,10 +65,7 @@ func (w *worker) depth(ctx context.Context, a agents.Adapter, channel string) {
 
 func (w *worker) parkDepth(ctx context.Context, a agents.Adapter) {
 	rec, _ := w.record()
-	channel, n := rec.Detour.Park, int64(0)
-	if channel == "" {
-		channel = rec.Park
-	}
+	channel, n := rec.parkedIn(), int64(0)
 	if channel != "" {
 		if n = -1; a != nil {
 			if v, err := w.look(ctx, a, channel); err == nil {

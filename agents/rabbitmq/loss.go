@@ -50,3 +50,12 @@ func (l *lossEstimate) add(s lossSample) int64 {
 	l.full = time.Time{}
 	return -1
 }
+
+// end is what is still to be reported when the tap ends: -1 where its queue was
+// full and the counters have not told.
+func (l *lossEstimate) end() int64 {
+	if l.full.IsZero() {
+		return 0
+	}
+	return -1
+}

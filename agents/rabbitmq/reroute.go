@@ -24,7 +24,6 @@ import (
 // anew at the agent's exchange before the old one is taken away. Meanwhile both
 // lead to the queue, and the broker delivers one copy of a message to a queue
 // however many ways lead there: nothing is lost and nothing doubled.
-
 //
 // Nothing but the queue may be bound to such an exchange: at a gate that is on,
 // what another binding takes does not go to the alternate exchange, and the queue

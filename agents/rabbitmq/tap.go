@@ -170,7 +170,13 @@ func (t *tap) run(ctx context.Context, from agents.Position, ready func()) (err 
 		defer close(polling)
 		t.poll(pollCtx, surveys)
 	}()
-	defer func() { stopPolling(); <-polling }()
+	defer func() {
+		stopPolling()
+		<-polling
+		if n := t.loss.end(); n != 0 {
+			t.out.LostByBroker(n)
+		}
+	}()
 
 	var last uint64 // newest delivery not acknowledged
 	unacked := 0

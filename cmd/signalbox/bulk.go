@@ -34,7 +34,7 @@ func addJob(v *verb) jobFlags {
 		rate:    v.Float64("rate", 0, "`messages` per second; 0 is as fast as the broker confirms. `signalbox commands rate` changes it"),
 		ramp:    v.String("ramp", "", "send so many, look what becomes of them, then the next step: `1,10,100`"),
 		settle:  v.Duration("settle", 0, "how long to wait after each step of the ramp (default 2s)"),
-		stop:    v.Float64("stop-ratio", 0, "stop when more than this `share` (0 to 1) could not be sent or came back dead, counting whatever arrives dead meanwhile"),
+		stop:    v.Float64("stop-ratio", 0, "stop when more than this `share` (0 to 1) could not be sent; of a redrive, what arrives dead meanwhile counts, too"),
 		stopMin: v.Int64("stop-min", 0, "look at --stop-ratio from so many `messages` on"),
 		max:     v.Int64("max", 0, "`messages` at most; 0 is as many as the preview counts"),
 	}

@@ -60,8 +60,8 @@ func (j *Job[M]) rest(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// look counts the dead letters that arrived, now or where it is time, and stops the job if
-// that and what could not be sent is too much of what it tried.
+// look counts the dead letters that arrived, now or where it is time, and stops
+// the job if that and what could not be sent is too much of what it tried.
 func (j *Job[M]) look(ctx context.Context, now bool) error {
 	if j.cfg.Refailed != nil && (now || time.Since(j.looked) >= lookEvery) {
 		j.looked = time.Now()

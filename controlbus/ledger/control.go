@@ -12,9 +12,9 @@ import (
 // Control changes what is wanted of a job: its rate, whether it pauses, or both;
 // nil leaves as it is. It may come before the command is sent, and reaches the
 // agent as soon as it is connected. Whoever could request the command may; its
-// requester may slow it down and pause it even after losing that right. Errors are controlbus.ErrInvalid, ErrDenied,
-// ErrUnsupported for a kind that is no job, and ErrConflict for one that has
-// ended.
+// requester may slow it down and pause it even after losing that right. Errors
+// are controlbus.ErrInvalid, ErrDenied, ErrUnsupported for a kind that is no job,
+// and ErrConflict for one that has ended.
 func (l *Ledger) Control(ctx context.Context, id controlbus.CommandID, rate *float64, paused *bool) (controlbus.Command, error) {
 	if rate == nil && paused == nil {
 		return controlbus.Command{}, fmt.Errorf("ledger: control %s: %w: want a rate, or whether it pauses", id, controlbus.ErrInvalid)

@@ -168,9 +168,6 @@ func TestCommandsOverOpAMP(t *testing.T) {
 // Where upgrades are not let through, the agent polls by itself; where a console
 // stops and starts, it comes back and its commands go on.
 func TestTheAgentComesBack(t *testing.T) {
-	if testing.Short() {
-		t.Skip("waits for the first retry, up to 10s")
-	}
 	t.Parallel()
 	s := newStation(t, map[controlbus.CommandKind]link.Handler{controlbus.CommandPurge: done}, nil)
 	ctx, cancel := context.WithCancel(t.Context())

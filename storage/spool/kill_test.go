@@ -68,7 +68,7 @@ func TestKill9(t *testing.T) {
 	}
 	rounds := 8
 	if n, err := strconv.Atoi(os.Getenv("SIGNALBOX_SOAK")); err == nil {
-		rounds = n
+		rounds = max(100, n)
 	}
 	dir := t.TempDir()
 	acked := map[uint64]bool{}

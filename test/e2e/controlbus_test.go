@@ -395,7 +395,7 @@ func (s *site) succeeded(token, id string, done int64) {
 // and cancel; and a filter's messages are replayed to NATS. First in browsers.
 func TestControlBusInABrowser(t *testing.T) {
 	if testing.Short() {
-		t.Skip("-short")
+		broker.Missing(t, "time for real programs", "left out with -short")
 	}
 	s := openSite(t)
 	d := s.depot
@@ -533,7 +533,7 @@ func (s *site) verified() {
 // The same from a terminal.
 func TestControlBusFromATerminal(t *testing.T) {
 	if testing.Short() {
-		t.Skip("-short")
+		broker.Missing(t, "time for real programs", "left out with -short")
 	}
 	s := openSite(t)
 	d := s.depot

@@ -83,7 +83,7 @@ const newPassword = "correct horse battery staple"
 // access back, whose open tap closes.
 func TestNewcomer(t *testing.T) {
 	if testing.Short() {
-		t.Skip("-short")
+		broker.Missing(t, "time for real programs", "left out with -short")
 	}
 	enginetest.Require(t)
 	natsServer := broker.NATS(t)

@@ -2000,7 +2000,7 @@ type JobOptions struct {
 	// StopMin Looked at from so many messages on
 	StopMin *int64 `json:"stop_min,omitempty"`
 
-	// StopRatio Ends when more than this share of what it tried has come back dead or could not be sent, counting every dead letter that arrives meanwhile; 0 never does
+	// StopRatio Ends when more than this share of what it tried could not be sent; of a redrive, what arrives dead meanwhile counts, too; 0 never does
 	StopRatio *float64 `json:"stop_ratio,omitempty"`
 }
 
